@@ -1,0 +1,298 @@
+"""Every decision a policy can take, and the two seams (executor, cost model), as Protocols.
+
+A policy is a plain class with these methods; no base class, no registry. Policies see jobs, numbers and `now`; they
+read no clock, keep their own state, draw randomness only from a seed they were given, and never change a job.
+Arguments a policy does not use may be ignored; `airi_sim.check_policy` tests the promises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from airi_sim.core.types import Affine, Horizon, Item, Job, Outcome, Plan, Request, Verdict
+
+
+class View(Protocol):
+    """What the control plane may know about the replicas of a pool, as of the last publication tick."""
+
+    n: int
+
+    def column(self, name: str, now: float) -> Sequence[int]:
+        """One number a replica, no copy: waiting, running, outstanding (their sum), queued_tokens (prompt tokens
+        waiting), inflight_tokens (prompt tokens of all unfinished jobs there), kv_used_blocks, kv_total_blocks, up."""
+        ...
+
+    def matched(self, replica: int, job: Job) -> int:
+        """Prefix tokens of `job` believed to be resident there (what was routed there, least recent forgotten)."""
+        ...
+
+
+class Router(Protocol):
+    """Which replica. Called once for each job that enters a pool."""
+
+    def route(self, job: Job, view: View, now: float) -> int:
+        """The index of the replica, 0 to view.n - 1."""
+        ...
+
+
+class Queue(Protocol):
+    """Who is next. Called at pass boundaries only, except `push` (at arrival).
+
+    `timeless` (default False): peek changes only by push, requeue and pop. `account` (default None): the Job field
+    that service is booked on. `serve` and `stable` are needed only where `account` is set or the order moves.
+    Optional `remove(job, now)`: the job was cancelled while waiting (else it is dropped when it becomes the head).
+    """
+
+    def push(self, job: Job, now: float) -> None:
+        """A job arrived."""
+        ...
+
+    def requeue(self, job: Job, now: float) -> None:
+        """A running job was preempted and waits again, usually at the front of its class."""
+        ...
+
+    def peek(self, now: float) -> Job | None:
+        """The next job, or None. Pure, cheap, draws no random number."""
+        ...
+
+    def pop(self, now: float) -> Job:
+        """Take out the job that peek returned; it is being admitted."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+@runtime_checkable
+class ChargedQueue(Protocol):
+    """A queue that books service: `decoding[a]` jobs of account a took part in each of `passes` passes."""
+
+    account: str | None
+
+    def serve(self, decoding: Mapping[str, int], passes: int) -> None:
+        """Called before every push and at the end of every plan, with passes not yet booked."""
+        ...
+
+
+@runtime_checkable
+class StableQueue(Protocol):
+    """A queue that knows how long its head stays the head."""
+
+    def stable(self, now: float, decoding: Mapping[str, int]) -> Horizon:
+        """How long peek stays the same job if nobody comes or goes and every pass is served as `decoding`."""
+        ...
+
+
+class Draft(Protocol):
+    """A server while it drafts a pass: the server itself, seen narrowly.
+
+    decoding   jobs that decode (implied: one token each, all or none)
+    partial    prompts under way
+    running    every admitted job by id, in order of admission
+    paused     decoding jobs set aside by `pause`, by id
+    budget     tokens left in this pass: starts at the server's max_num_batched_tokens, every call below takes its
+               share; a batcher may lower it, never raise it
+    seats      admissions left (max_num_seqs less running)
+    available  KV blocks left to this pass, `total` all of them
+    preempted  somebody lost its memory in this pass
+    sliced     some prompt takes part in this pass
+    closed     set True: no arrival can change this pass or its repeats
+    """
+
+    budget: int
+    closed: bool
+
+    @property
+    def decoding(self) -> int: ...
+    @property
+    def partial(self) -> Sequence[Job]: ...
+    @property
+    def running(self) -> Mapping[int, Job]: ...
+    @property
+    def paused(self) -> Mapping[int, Job]: ...
+    @property
+    def seats(self) -> int: ...
+    @property
+    def available(self) -> int: ...
+    @property
+    def total(self) -> int: ...
+    @property
+    def preempted(self) -> bool: ...
+    @property
+    def sliced(self) -> bool: ...
+
+    def decode(self, now: float) -> None:
+        """All decoding jobs take part; the evictor is asked until their growth fits."""
+        ...
+
+    def chunk(self, job: Job, now: float) -> bool:
+        """As much of a prompt under way as budget and memory allow."""
+        ...
+
+    def admit(self, job: Job) -> bool:
+        """First chunk of the job that peek returned; False: does not fit. Pop it when True."""
+        ...
+
+    def preempt(self, job: Job, now: float) -> None:
+        """Its blocks back, the job to queue.requeue; it starts again from its tokens so far."""
+        ...
+
+    def pause(self, job: Job, now: float) -> None:
+        """Set a decoding job aside; it keeps its memory and its seat."""
+        ...
+
+    def resume(self, job: Job, now: float) -> None:
+        """Let a paused job decode again."""
+        ...
+
+    def attained(self, job: Job) -> int:
+        """Output tokens of the job so far."""
+        ...
+
+
+class Batcher(Protocol):
+    """What runs in the next pass. Composes it through a Draft and never loops over decoding jobs.
+
+    `greedy` (default False): a pass that admits nothing stays so until someone stops, arrives or is evicted, or the
+    head of the queue changes. `preempts` (default False): may evict although memory suffices. A batcher that is not
+    greedy may have `stable(draft, queue, now) -> Horizon` (default one pass); when it runs nothing although jobs wait
+    (size and time-out), `until` of that horizon is when it is asked again.
+    """
+
+    def form(self, draft: Draft, queue: Queue, now: float) -> None:
+        """Called before each pass (or each run of equal passes)."""
+        ...
+
+
+@runtime_checkable
+class StableBatcher(Protocol):
+    """A batcher that knows how long its answer stays the same."""
+
+    def stable(self, draft: Draft, queue: Queue, now: float) -> Horizon: ...
+
+
+class Evictor(Protocol):
+    """Whose memory goes."""
+
+    def victim(self, running: Mapping[int, Job], now: float) -> Job:
+        """One of `running` (in order of admission, never empty); asked only when a block is missing."""
+        ...
+
+
+class Admission(Protocol):
+    """May this job enter, later, or never, and why."""
+
+    def admit(self, job: Job, view: View, now: float) -> Verdict:
+        """Called once for each job at the gateway, and again after `retry_s` if it was told to come later."""
+        ...
+
+
+class ModelRouter(Protocol):
+    """Which pool (model and version) serves this job."""
+
+    def choose(self, job: Job, pools: Mapping[str, View], now: float) -> str:
+        """A key of `pools`, which holds those that can serve the job's kind (and model, if it names one)."""
+        ...
+
+
+class FaultPolicy(Protocol):
+    """What happens to a job whose server died."""
+
+    def lost(self, job: Job, attempt: int, now: float) -> Verdict:
+        """admit: route it again now; retry_s: later; else it fails with `reason`. `attempt` counts from 1."""
+        ...
+
+
+class Placement(Protocol):
+    """Which model lives where. Asked at every tick and when a job finds no replica of its model."""
+
+    def place(
+        self, resident: Mapping[int, Sequence[str]], wanted: Sequence[Job], now: float
+    ) -> Sequence[tuple[str, int, str]]:
+        """Actions ("load" | "unload", server, model), in order."""
+        ...
+
+
+class Scaler(Protocol):
+    """How many replicas a pool should have. Asked at every tick of its period."""
+
+    def replicas(self, view: View, now: float) -> int: ...
+
+
+class Guard(Protocol):
+    """What inference-time policy does to a stream."""
+
+    def before(self, job: Job, now: float) -> Verdict:
+        """Before the model runs."""
+        ...
+
+    def after(self, job: Job, tokens: int, now: float) -> Verdict:
+        """After every `tokens` more output tokens, and at the end."""
+        ...
+
+
+class Predictor(Protocol):
+    """How many output tokens a job will emit. The perfect one is an explicit, named experiment."""
+
+    def predict(self, job: Job) -> float: ...
+
+    def learn(self, job: Job, tokens_out: int) -> None: ...
+
+
+class Script(Protocol):
+    """What will happen, known to executors only: true output lengths, and the content of prompts."""
+
+    def output_tokens(self, job: Job) -> int:
+        """Tokens the job emits before it stops by itself, at least 1."""
+        ...
+
+    def prompt(self, job: Job, vocabulary: int) -> list[int]:
+        """The token ids of the prompt (`job.prompt` many); equal prefix ids give equal tokens."""
+        ...
+
+
+class Workload(Protocol):
+    """Requests in order of arrival, read lazily."""
+
+    name: str
+    hash_block: int
+
+    def __iter__(self) -> Any: ...
+
+
+class Executor(Protocol):
+    """Runs the plans of one server: a cost model, recorded durations, or torch.
+
+    `detailed`: plans must carry `rows` (which sequences, where their KV lies). An executor may always do fewer passes
+    than `plan.repeat`; that is a permission, not an order.
+    """
+
+    detailed: bool
+
+    def start(self, plan: Plan, now: float) -> float:
+        """Begin; returns when it will end (absolute seconds)."""
+        ...
+
+    def cut(self, plan: Plan, now: float) -> float | None:
+        """End after the pass in flight; the new end, or None if nothing changes."""
+        ...
+
+    def progress(self, plan: Plan, now: float) -> int:
+        """Passes completed strictly before `now`."""
+        ...
+
+    def finish(self, plan: Plan, now: float) -> Outcome: ...
+
+
+class CostModel(Protocol):
+    """How long a plan takes. `affine` is a closed form: pass i takes first + i*step seconds; context enters linearly, so k passes sum exactly."""
+
+    def affine(self, plan: Plan) -> Affine: ...
+
+
+class Arrivals(Protocol):
+    """Told of every request that enters, before the runtime is."""
+
+    def learn(self, item: Item) -> None: ...
+
+    def forget(self, request: Request) -> None: ...
