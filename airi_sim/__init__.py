@@ -1,4 +1,4 @@
-"""airi_sim: one policy, two worlds. A discrete-event simulator and benchmarking workbench for AI runtime infrastructure."""
+"""airi_sim: one policy, two worlds. A simulator and benchmarking workbench for AI runtime infrastructure."""
 
 from __future__ import annotations
 

@@ -285,7 +285,7 @@ class Executor(Protocol):
 
 
 class CostModel(Protocol):
-    """How long a plan takes. `affine` is a closed form: pass i takes first + i*step seconds; context enters linearly, so k passes sum exactly."""
+    """How long a plan takes, in closed form: context enters linearly, so k equal passes sum exactly."""
 
     def affine(self, plan: Plan) -> Affine: ...
 

@@ -1,0 +1,33 @@
+"""What one pool runs, and on what: the value from which both worlds make their executors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from airi_sim.models.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One pool: `kind` generate (TokenServers), embed (BatchServers) or search (SlotServers).
+
+    `kv_blocks` blocks of `block_size` tokens per replica; `hash_block` prompt tokens per prefix id; `service` holds
+    the constants of an embed or search pool (seconds: constant, per_token, per_item; dimensions: vectors, width).
+    """
+
+    name: str
+    kind: str
+    model: ModelSpec | None
+    accelerator: Any = None
+    serving: Any = None
+    precision: str = "bf16"
+    replicas: int = 1
+    tp: int = 1
+    block_size: int = 16
+    kv_blocks: int = 0
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 8192
+    prefix_caching: bool = False
+    hash_block: int = 512
+    service: dict[str, float] | None = None
