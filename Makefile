@@ -1,0 +1,74 @@
+# Everything below works on a fresh machine with Python >= 3.11 and nothing else; see `make help`.
+SHELL := bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+SIM_VENV := .venv-sim
+DEPENDENCIES := pyproject.toml constraints.txt
+PYTEST_ARGS ?=
+OVERRIDES ?=
+
+# The first interpreter that is new enough and can make environments, or the one named by `make PYTHON=...`.
+define MAKE_VENV
+@for python in $(or $(PYTHON),python3 python python3.14 python3.13 python3.12 python3.11); do \
+  if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+    echo "Making $(1) with $$($$python --version)."; exec $$python -m venv $(1); \
+  fi; \
+done; \
+echo "No Python >= 3.11 with its venv module was found: install one, or name it with make PYTHON=/path/to/python." >&2; \
+exit 2
+endef
+
+define INSTALL
+@echo "Installing airi-sim$(2) into $(1) (once; minutes on a slow network)."
+@$(1)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".$(2)"
+@touch $@
+endef
+
+.PHONY: help demo test test-sim check bench docs clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+demo: $(VENV)/.demo  ## one policy in two worlds, side by side, in a minute
+	@$(VENV)/bin/airi compare experiment=quickstart $(OVERRIDES)
+
+test: $(VENV)/.test  ## every test, the measured world included
+	@$(VENV)/bin/python -m pytest -n 2 $(PYTEST_ARGS)
+
+test-sim: $(SIM_VENV)/.test  ## the simulator's tests, in an environment without torch
+	@! $(SIM_VENV)/bin/python -c 'import torch' 2>/dev/null || { echo "torch is installed in $(SIM_VENV): make clean" >&2; exit 1; }
+	@$(SIM_VENV)/bin/python -c 'import airi_sim'
+	@$(SIM_VENV)/bin/python -m pytest -n 2 -m "not real and not slow" $(PYTEST_ARGS)
+
+check: $(VENV)/.test  ## style, types, floors
+	@$(VENV)/bin/ruff check
+	@$(VENV)/bin/ruff format --check
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+bench: $(VENV)/.demo  ## speed of the engine on named traces
+	@$(VENV)/bin/airi bench $(OVERRIDES)
+
+docs: $(VENV)/.test  ## run the examples of the README and the documents
+	@$(VENV)/bin/python -m pytest tests/docs $(PYTEST_ARGS)
+
+clean:  ## remove the environments and caches, keep runs
+	rm -rf $(VENV) $(SIM_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+
+$(VENV)/bin/python:
+	$(call MAKE_VENV,$(VENV))
+
+$(SIM_VENV)/bin/python:
+	$(call MAKE_VENV,$(SIM_VENV))
+
+$(VENV)/.demo: $(DEPENDENCIES) | $(VENV)/bin/python
+	$(call INSTALL,$(VENV),[real])
+
+$(VENV)/.test: $(DEPENDENCIES) | $(VENV)/bin/python
+	$(call INSTALL,$(VENV),[real,test,dev])
+	@touch $(VENV)/.demo
+
+$(SIM_VENV)/.test: $(DEPENDENCIES) | $(SIM_VENV)/bin/python
+	$(call INSTALL,$(SIM_VENV),[test])

@@ -1,0 +1,1 @@
+"""Floor 1: decisions only. One small class a policy; no clock, no runtime, no global randomness."""
