@@ -42,8 +42,13 @@ class Log:
         self.plans = self.rows["plans"]
         self.decisions = self.rows["decisions"]
         self.spans = self.rows["spans"]
-        self.hashed = 0
+        self.order = self.hashed = 0
         self._places: dict[str, Any] = {}
+
+    def decide(self, where: str, policy: str, job: int, choice: str, index: int) -> None:
+        """A choice of a policy: at the gateway or on a server, before its pass number `index`."""
+        self.decisions.append((self.order, where, policy, job, choice, index))
+        self.order += 1
 
     def spill(self) -> None:
         """Hand full tables to the sink; the runtime calls it when a request ends."""

@@ -91,15 +91,16 @@ class Draft(Protocol):
     running    every admitted job by id, in order of admission
     paused     decoding jobs set aside by `pause`, by id
     budget     tokens left in this pass: starts at the server's max_num_batched_tokens, every call below takes its
-               share; a batcher may lower it, never raise it
+               share; a batcher may lower it, never raise it above what is left
     seats      admissions left (max_num_seqs less running)
-    available  KV blocks left to this pass, `total` all of them
+    available  KV blocks left to this pass, `total` all of them; a batcher may hold some back for a while
     preempted  somebody lost its memory in this pass
     sliced     some prompt takes part in this pass
     closed     set True: no arrival can change this pass or its repeats
     """
 
     budget: int
+    available: int
     closed: bool
 
     @property
@@ -112,8 +113,6 @@ class Draft(Protocol):
     def paused(self) -> Mapping[int, Job]: ...
     @property
     def seats(self) -> int: ...
-    @property
-    def available(self) -> int: ...
     @property
     def total(self) -> int: ...
     @property

@@ -146,11 +146,13 @@ class Plan:
     repeat    at most so many equal passes, and none may start after `until`
     lane      which lockstep group it belongs to (0 unless several plans are in flight)
     rows      filled only for executors that ask for it (`Executor.detailed`)
+    live      in flight; `end` when the driver expects it to be over (a cut moves it)
     """
 
     __slots__ = (
-        "charged", "context", "ends", "joins", "kind", "lane", "longest", "prefill_attention", "prefill_context",
-        "prefill_tokens", "repeat", "reserved", "rows", "sequences", "server", "slices", "start", "until",
+        "charged", "context", "end", "ends", "joins", "kind", "lane", "live", "longest", "prefill_attention",
+        "prefill_context", "prefill_tokens", "repeat", "reserved", "rows", "sequences", "server", "slices", "start",
+        "until",
     )  # fmt: skip
 
     def __init__(
@@ -190,6 +192,8 @@ class Plan:
         self.joins = joins
         self.reserved = reserved
         self.charged = 0
+        self.live = True
+        self.end = inf
         self.rows: list[Row] | None = None
 
 

@@ -1,1 +1,1 @@
-"""Floor 4: the virtual world: SimPy driver, executors, links. The only place that imports simpy."""
+"""Floor 4: the simulated world. SimPy drives the runtime; executors say how long plans take."""

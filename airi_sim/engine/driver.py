@@ -1,0 +1,190 @@
+"""The SimPy driver: puts the ends of plans, timers and arrivals on SimPy's calendar and calls the runtime.
+
+One event a plan at an absolute time, never a process or a resource per request or token (docs/design.md, decision 3).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from heapq import heappush
+from math import inf
+from typing import Any
+
+from simpy.core import Environment
+from simpy.events import Event
+
+from airi_sim.core.errors import PolicyError
+from airi_sim.core.order import ARRIVAL, COMPLETION, TIMER
+from airi_sim.core.protocols import Executor
+from airi_sim.core.types import Item, Plan
+from airi_sim.runtime.runtime import Runtime
+
+
+class At(Event):
+    """Calls `callback(event)` at the absolute time `at`; SimPy's own timeouts are relative and lose bits."""
+
+    __slots__ = ()
+
+    def __init__(self, env: Environment, at: float, order: int, callback: Callable[[Any], None], value: Any) -> None:
+        self.env = env
+        self.callbacks = [callback]
+        self._value = value
+        self._ok = True
+        self._defused = False
+        heappush(env._queue, (at, order, next(env._eid), self))  # type: ignore[misc]
+
+
+class Device:
+    """An accelerator several servers share: one plan at a time, in the order of asking."""
+
+    def __init__(self) -> None:
+        self.busy = False
+        self.line: deque[Any] = deque()
+
+
+class Driver:
+    """Runs a workload through a runtime; `executors[i]` runs the plans of server i.
+
+    `devices[i]` is the accelerator of server i when it is shared (None: its own). `learn` is told of every row before
+    the runtime is. `at(time, action)` schedules a call of the user's (faults, cancellations).
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        executors: Sequence[Executor],
+        *,
+        learn: Callable[[Item], None] | None = None,
+        devices: Sequence[Device | None] | None = None,
+        progress: Callable[[int, float], None] | None = None,
+    ) -> None:
+        self.runtime, self.executors = runtime, executors
+        self.learn = learn
+        self.devices = devices
+        self.report = progress
+        self.env = Environment()
+        self.events = self.arrived = 0
+        self.timer = inf
+        self.now = 0.0
+        for server, executor in zip(runtime.servers, executors, strict=True):
+            if hasattr(server, "progress"):
+                server.progress = executor.progress
+
+    def at(self, time: float, action: Callable[[], None], order: int = ARRIVAL) -> None:
+        """Call `action` at `time`, then let servers react."""
+
+        def fire(_: Any) -> None:
+            action()
+            self._react(time)
+
+        At(self.env, time, order, fire, None)
+
+    def run(self, items: Iterator[Item], until: float = inf) -> float:
+        """Run until nothing is left to happen (or `until`); returns the time of the last event."""
+        self.items = items
+        self._next_arrival()
+        if until < inf:
+            self.env.run(until=until)
+            self.now = until
+        else:
+            self.env.run()
+        if self.runtime.flows and until == inf:
+            raise PolicyError(self.runtime.stuck())
+        self.runtime.abandon(self.now)
+        return self.now
+
+    def _next_arrival(self) -> None:
+        item = next(self.items, None)
+        if item is not None:
+            At(self.env, item.request.arrival, ARRIVAL, self._arrive, item)
+
+    def _arrive(self, event: Any) -> None:
+        item: Item = event._value
+        now = self.now = item.request.arrival
+        self.events += 1
+        self.arrived += 1
+        if self.learn is not None:
+            self.learn(item)
+        self._next_arrival()
+        self.runtime.arrive(item.request, now)
+        self._react(now)
+        if self.report is not None and not self.arrived % 256:
+            self.report(self.arrived, now)
+
+    def _tick(self, event: Any) -> None:
+        if event._value != self.timer:
+            return
+        now = self.now = self.timer
+        self.timer = inf
+        self.events += 1
+        self.runtime.tick(now)
+        self._react(now)
+
+    def _done(self, event: Any) -> None:
+        plan: Plan
+        plan, now = event._value
+        if plan.end != now:
+            return
+        if not plan.live:  # its server died; what runs on the accelerator runs to its end
+            if self.devices is not None:
+                self._release(plan.server)
+                self._react(now)
+            return
+        self.now = now
+        self.events += 1
+        self.runtime.finish(plan, self.executors[plan.server].finish(plan, now), now)
+        if self.devices is not None:
+            self._release(plan.server)
+        self._react(now)
+
+    def _react(self, now: float) -> None:
+        """Cut and start what the runtime touched."""
+        touched = self.runtime.touched
+        for server in touched:
+            if server.cut_wanted:
+                self._cut(server, now)
+            if len(server.flights) < server.depth:
+                self._start(server, now)
+        touched.clear()
+        if self.runtime.timers and self.runtime.timers[0][0] < self.timer:
+            self.timer = self.runtime.timers[0][0]
+            At(self.env, self.timer, TIMER, self._tick, self.timer)
+
+    def _cut(self, server: Any, now: float) -> None:
+        server.cut_wanted = False
+        for plan in server.flights:
+            end = self.executors[server.index].cut(plan, now)
+            if end is not None:
+                plan.end = end
+                At(self.env, end, COMPLETION, self._done, (plan, end))
+
+    def _start(self, server: Any, now: float) -> None:
+        executor = self.executors[server.index]
+        while len(server.flights) < server.depth and self._granted(server):
+            plan = self.runtime.plan(server, now)
+            if plan is None:
+                self._release(server.index)
+                return
+            plan.end = end = executor.start(plan, now)
+            At(self.env, end, COMPLETION, self._done, (plan, end))
+
+    # -- shared accelerators
+
+    def _granted(self, server: Any) -> bool:
+        device = self.devices[server.index] if self.devices is not None else None
+        if device is None:
+            return True
+        if device.busy:
+            if server not in device.line:
+                device.line.append(server)
+            return False
+        device.busy = True
+        return True
+
+    def _release(self, index: int) -> None:
+        device = self.devices[index] if self.devices is not None else None
+        if device is not None:
+            device.busy = False
+            if device.line:
+                self.runtime.touched.append(device.line.popleft())

@@ -1,0 +1,188 @@
+"""Executors of the simulated world: a cost model, or recorded durations. They alone know true output lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import heappop, heappush
+from math import inf, sqrt
+from typing import Any
+
+from airi_sim.core.errors import BadInput
+from airi_sim.core.protocols import CostModel, Script
+from airi_sim.core.types import FOREVER, Outcome, Plan
+
+
+class Lane:
+    """When the decoding jobs of one lane stop: a heap of (pass, version, job) on the executor's own pass counter."""
+
+    __slots__ = ("heap", "passes")
+
+    def __init__(self) -> None:
+        self.heap: list[tuple[int, int, Any]] = []
+        self.passes = 0
+
+    def next_stop(self) -> int:
+        """Passes until somebody stops."""
+        heap = self.heap
+        while heap and heap[0][2].version != heap[0][1]:
+            heappop(heap)
+        return heap[0][0] - self.passes if heap else FOREVER
+
+    def advance(self, passes: int) -> list[Any]:
+        """Jobs that stop within these passes."""
+        self.passes = now = self.passes + passes
+        heap, stopped = self.heap, []
+        while heap and (heap[0][0] <= now or heap[0][2].version != heap[0][1]):
+            _, version, job = heappop(heap)
+            if job.version == version:
+                stopped.append(job)
+        return stopped
+
+
+class Stops:
+    """Who stops when, for executors that do not generate text themselves."""
+
+    def __init__(self, script: Script, lanes: int = 1) -> None:
+        self.length = script.output_tokens
+        self.lanes = [Lane() for _ in range(lanes)]
+
+    def left(self, job: Any) -> int:
+        """Output tokens a job will still emit."""
+        length = self.length(job)
+        return int((length if length < job.budget else job.budget) - job.out)
+
+    def join(self, plan: Plan) -> None:
+        """Jobs that decode without a prompt from this plan on (resumed, handed over)."""
+        lane = self.lanes[plan.lane]
+        for job in plan.joins or ():
+            heappush(lane.heap, (lane.passes + self.left(job), job.version, job))
+
+    def over(self, plan: Plan, passes: int) -> list[Any]:
+        """The jobs that stopped with a plan of so many passes."""
+        lane = self.lanes[plan.lane]
+        stopped = lane.advance(passes) if plan.sequences else []
+        for job in plan.ends:
+            left = self.left(job) - 1
+            if left <= 0:
+                stopped.append(job)
+            else:
+                heappush(lane.heap, (lane.passes + left, job.version, job))
+        return stopped
+
+
+class CostExecutor:
+    """A TokenServer's plans by a cost model: k equal passes in closed form, cut at the boundary after an arrival."""
+
+    detailed = False
+
+    def __init__(self, cost: CostModel, script: Script, lanes: int = 1) -> None:
+        self.affine = cost.affine
+        self.stops = Stops(script, lanes)
+        self.passes = 1
+        self.first = self.step = 0.0
+
+    def start(self, plan: Plan, now: float) -> float:
+        first, step, valid = self.affine(plan)
+        if plan.joins:
+            self.stops.join(plan)
+        passes = plan.repeat
+        if passes > 1:
+            passes = min(passes, valid, self.stops.lanes[plan.lane].next_stop())
+            if plan.until < inf:
+                passes = min(passes, boundary(first, step, plan.until - now))
+        self.passes, self.first, self.step = passes, first, step
+        return now + (first if passes == 1 else passes * first + step * (passes * (passes - 1) * 0.5))
+
+    def cut(self, plan: Plan, now: float) -> float | None:
+        if plan.repeat == 1 or self.passes == 1:
+            return None
+        passes = boundary(self.first, self.step, now - plan.start)
+        if passes >= self.passes:
+            return None
+        self.passes = passes
+        return plan.start + total(self.first, self.step, passes)
+
+    def progress(self, plan: Plan, now: float) -> int:
+        if plan.repeat == 1 or self.passes == 1:
+            return 0
+        return min(boundary(self.first, self.step, now - plan.start), self.passes) - 1
+
+    def finish(self, plan: Plan, now: float) -> Outcome:
+        passes = self.passes if plan.repeat > 1 else 1
+        first = self.first if passes > 1 else now - plan.start
+        return Outcome(passes, self.stops.over(plan, passes), first)
+
+
+def total(first: float, step: float, passes: int) -> float:
+    """Seconds of `passes` passes of which pass i takes first + i*step."""
+    return passes * first + step * (passes * (passes - 1) * 0.5)
+
+
+def boundary(first: float, step: float, seconds: float) -> int:
+    """The least number of passes that takes longer than `seconds`: the end of the pass in flight at that moment."""
+    if seconds < 0:
+        return 1
+    half = first - 0.5 * step
+    passes = max(1, int(2 * seconds / (half + sqrt(half * half + 2 * step * seconds))) if seconds else 1)
+    while total(first, step, passes) <= seconds:
+        passes += 1
+    while passes > 1 and total(first, step, passes - 1) > seconds:
+        passes -= 1
+    return passes
+
+
+class ServiceExecutor:
+    """Plans of a BatchServer, SlotServer or Link by a cost model: one pass, everybody stops."""
+
+    detailed = False
+
+    def __init__(self, cost: CostModel) -> None:
+        self.affine = cost.affine
+
+    def start(self, plan: Plan, now: float) -> float:
+        return now + self.affine(plan).first
+
+    def cut(self, plan: Plan, now: float) -> float | None:
+        return None
+
+    def progress(self, plan: Plan, now: float) -> int:
+        return 0
+
+    def finish(self, plan: Plan, now: float) -> Outcome:
+        return Outcome(1, [job for job, _ in plan.slices], now - plan.start)
+
+
+class ReplayExecutor:
+    """Recorded durations, pass by pass, in the order in which the server made its plans."""
+
+    detailed = False
+
+    def __init__(self, name: str, durations: Iterator[float], stops: Stops | None) -> None:
+        self.name = name
+        self.durations = durations
+        self.stops = stops
+        self.seconds: dict[int, float] = {}
+
+    def start(self, plan: Plan, now: float) -> float:
+        if self.stops is not None and plan.joins:
+            self.stops.join(plan)
+        seconds = next(self.durations, None)
+        if seconds is None:
+            raise ReplayEnded(f"{self.name} makes more plans than were recorded: the decisions differ.")
+        self.seconds[id(plan)] = seconds
+        return now + seconds
+
+    def cut(self, plan: Plan, now: float) -> float | None:
+        return None
+
+    def progress(self, plan: Plan, now: float) -> int:
+        return 0
+
+    def finish(self, plan: Plan, now: float) -> Outcome:
+        seconds = self.seconds.pop(id(plan))
+        stopped = [job for job, _ in plan.slices] if self.stops is None else self.stops.over(plan, 1)
+        return Outcome(1, stopped, seconds)
+
+
+class ReplayEnded(BadInput):
+    """A replay asked for more passes than were measured."""

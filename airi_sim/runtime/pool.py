@@ -1,0 +1,63 @@
+"""A pool: the replicas of one deployment, the router in front of them, and what the control plane sees of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from airi_sim.core.errors import PolicyError
+from airi_sim.core.protocols import Router
+from airi_sim.runtime.job import LiveJob
+from airi_sim.runtime.view import Board
+
+
+@dataclass
+class Pool:
+    """Replicas that serve one `kind` of job (generate, embed, search, ...) of one `model` ("" for services)."""
+
+    name: str
+    kind: str
+    model: str
+    servers: Sequence[Any]
+    router: Router
+    board: Board
+    router_name: str = ""
+
+    def __post_init__(self) -> None:
+        self.router_name = type(self.router).__name__
+        self.slot = {server.index: i for i, server in enumerate(self.servers)}
+
+    def serves(self, job: LiveJob) -> bool:
+        """Whether a job of that kind and model can run here."""
+        return job.kind == self.kind and (not job.model or not self.model or job.model == self.model)
+
+    def route(self, job: LiveJob, now: float) -> Any:
+        """The replica the router chose. One that is down refuses the connection: the next one that is up takes it."""
+        choice = self.router.route(job, self.board, now)
+        try:
+            i = choice.__index__()
+            server = self.servers[i] if i >= 0 else None
+        except (AttributeError, IndexError):
+            server = None
+        if server is None:
+            raise PolicyError(
+                f"policy {self.router_name} sent job {job.id} to replica {choice!r} of pool '{self.name}': it must "
+                f"return an index from 0 to {len(self.servers) - 1}."
+            )
+        if not server.up:
+            server = self._next_up(i)
+        if server is not None:
+            self.board.routed(self.slot[server.index], job)
+        return server
+
+    def _next_up(self, after: int) -> Any:
+        n = len(self.servers)
+        ring = [self.servers[(after + k) % n] for k in range(1, n)]
+        return next((server for server in ring if server.up), None)
+
+    def publish(self, server: Any, now: float) -> None:
+        """Write what changed on a server into the columns."""
+        running = len(server.running)
+        waiting = len(server.jobs) - running
+        self.board.write(self.slot[server.index], waiting, running, server.queued_tokens, server.inflight_tokens)

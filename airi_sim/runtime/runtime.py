@@ -1,0 +1,319 @@
+"""The runtime decides what; a driver decides how long. All the glue between policies lives here, for both worlds.
+
+A driver calls `arrive`, `finish`, `tick`, `cancel`, `server_down` and `server_up` with the time, then serves `touched`:
+for each server in it, cut the plan in flight if `server.cut_wanted`, and start what `plan(server, now)` returns.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from heapq import heappop, heappush
+from math import inf
+from typing import Any
+
+from airi_sim.core.errors import PolicyError, unknown
+from airi_sim.core.log import Log
+from airi_sim.core.protocols import Admission, FaultPolicy, ModelRouter
+from airi_sim.core.types import Outcome, Plan, Program, Request, Verdict
+from airi_sim.runtime.flow import Flow
+from airi_sim.runtime.job import LiveJob
+from airi_sim.runtime.pool import Pool
+
+GATEWAY = "gateway"
+
+
+class Runtime:
+    """Requests in, decisions out. `concurrency`: at most so many requests in flight, later ones wait outside."""
+
+    def __init__(
+        self,
+        pools: Sequence[Pool],
+        log: Log,
+        *,
+        admission: Admission,
+        model_router: ModelRouter,
+        faults: FaultPolicy,
+        programs: Mapping[str, Callable[[Request], Program]],
+        concurrency: int | None = None,
+    ) -> None:
+        self.pools = {pool.name: pool for pool in pools}
+        self.log = log
+        self.admission, self.model_router, self.faults, self.programs = admission, model_router, faults, programs
+        self.concurrency = concurrency
+        self.servers: list[Any] = [server for pool in pools for server in pool.servers]
+        self.home = [pool for pool in pools for _ in pool.servers]
+        self.stale = any(pool.board.period for pool in pools)
+        self.always = bool(getattr(admission, "always", False))
+        self.flows: dict[int, Flow] = {}
+        self.outside: deque[Request] = deque()
+        self.timers: list[tuple[float, int, Any]] = []
+        self.touched: list[Any] = []
+        self.sequence = 0
+        self.counts = {"offered": 0, "finished": 0, "rejected": 0, "failed": 0, "cancelled": 0, "unfinished": 0}
+        self.handovers: dict[int, Callable[[LiveJob, float], None]] = {}
+        self.forget: Callable[[Request], None] | None = None
+
+    # -- the seam
+
+    def arrive(self, request: Request, now: float) -> None:
+        """A request comes in."""
+        self.counts["offered"] += 1
+        if self.concurrency is not None and len(self.flows) >= self.concurrency:
+            self.outside.append(request)
+            return
+        self._enter(request, now)
+
+    def plan(self, server: Any, now: float) -> Plan | None:
+        """What the server runs next (the driver starts it), with the columns kept up to date."""
+        if self.stale:
+            self._tick_views(now)
+        plan: Plan | None = server.plan(now)
+        if plan is not None and plan.slices:
+            self.home[server.index].publish(server, now)
+        elif plan is None and server.wake < inf:
+            self._later(server.wake, server)
+        return plan
+
+    def finish(self, plan: Plan, outcome: Outcome, now: float) -> None:
+        """A plan is over."""
+        if self.stale:
+            self._tick_views(now)
+        server = self.servers[plan.server]
+        if outcome.failed:
+            self.server_down(server.index, now)
+            return
+        ended = server.commit(plan, outcome, now)
+        self.touched.append(server)
+        if ended:
+            self.home[server.index].publish(server, now)
+            for job in ended:
+                self._over(job, now)
+
+    def wakeup(self) -> float:
+        """The next moment `tick` wants to be called."""
+        return self.timers[0][0] if self.timers else inf
+
+    def tick(self, now: float) -> None:
+        """Do what was put off until now: jobs told to come later, servers that wait on purpose."""
+        while self.timers and self.timers[0][0] <= now:
+            _, _, what = heappop(self.timers)
+            if isinstance(what, LiveJob):
+                if not what.doomed:
+                    self._offer(what, now)
+            else:
+                self.touched.append(what)
+
+    def cancel(self, request: int, now: float, reason: str = "cancelled") -> None:
+        """Give a request up, in whatever state its jobs are; unknown or finished ones are left alone."""
+        flow = self.flows.get(request)
+        if flow is None:
+            return
+        for job in list(flow.jobs.values()):
+            if job.doomed:
+                continue
+            if job.server < 0:
+                job.doomed = job.status = "cancelled"
+                self._over(job, now)
+                continue
+            server = self.servers[job.server]
+            if server.cancel(job, "cancelled", now):
+                self._over(job, now)
+            self.home[server.index].publish(server, now)
+            self.touched.append(server)
+
+    def server_down(self, index: int, now: float) -> None:
+        """A server died with everything in its memory; FaultPolicy says what becomes of its jobs."""
+        if self.stale:
+            self._tick_views(now)
+        server, pool = self.servers[index], self.home[index]
+        if not server.up:
+            return
+        lost = server.fail(now)
+        pool.board.mark(pool.slot[index], up=False)
+        pool.publish(server, now)
+        for job in lost:
+            self._lost(job, now)
+
+    def server_up(self, index: int, now: float) -> None:
+        """A server is back, empty."""
+        if self.stale:
+            self._tick_views(now)
+        server, pool = self.servers[index], self.home[index]
+        server.revive()
+        pool.board.mark(pool.slot[index], up=True)
+        self.touched.append(server)
+
+    # -- requests and their programs
+
+    def _enter(self, request: Request, now: float) -> None:
+        program = self.programs.get(request.program)
+        if program is None:
+            raise unknown("program", request.program, self.programs)
+        flow = self.flows[request.id] = Flow(request, program)
+        self._advance(flow, now)
+
+    def _advance(self, flow: Flow, now: float) -> None:
+        jobs = flow.step(now)
+        if jobs is None:
+            self._close(flow, "finished", flow.last.reason if flow.last is not None else "", now)
+            return
+        for job in jobs:
+            self._offer(job, now)
+
+    def _over(self, job: LiveJob, now: float) -> None:
+        """A job is over, one way or another: log it, and let its program go on if all went well."""
+        flow = job.flow
+        assert flow is not None
+        self.log.jobs.append(self._row(job, now))
+        if not flow.over(job):
+            return
+        bad = next((reply for reply in flow.replies if reply.status != "finished"), None)
+        if bad is None:
+            self._advance(flow, now)
+        else:
+            flow.program.close()
+            self._close(flow, bad.status, job.reason or job.doomed, now)
+
+    def _close(self, flow: Flow, status: str, reason: str, now: float) -> None:
+        request = flow.request
+        del self.flows[request.id]
+        self.counts[status] += 1
+        self.log.requests.append(flow.row(status, reason, now))
+        self.log.spill()
+        if self.forget is not None:
+            self.forget(request)
+        if self.outside:
+            waiting = self.outside.popleft()
+            waiting.arrival = now
+            self._enter(waiting, now)
+
+    def _row(self, job: LiveJob, now: float) -> tuple[Any, ...]:
+        server = self.servers[job.server].name if job.server >= 0 else ""
+        return (
+            job.id, job.request, job.kind, job.model, job.pool, server, job.submitted,
+            job.started if job.started >= 0 else None, job.first if job.first >= 0 else None, now,
+            job.prompt, job.out, job.cached, job.preemptions, job.status,
+        )  # fmt: skip
+
+    # -- the way of a job: choose a pool, admit, route, queue
+
+    def _offer(self, job: LiveJob, now: float) -> None:
+        pool = self._choose(job, now)
+        if pool is None:
+            self._refuse(job, "failed", f"no pool serves {job.kind} jobs of model '{job.model}'", now)
+            return
+        if not self.always:
+            verdict = self.admission.admit(job, pool.board, now)
+            if not self._admitted(job, verdict, now):
+                return
+        self._route(job, pool, now)
+
+    def _choose(self, job: LiveJob, now: float) -> Pool | None:
+        able = {name: pool for name, pool in self.pools.items() if pool.serves(job)}
+        if len(able) < 2:
+            return next(iter(able.values()), None)
+        views = {name: pool.board for name, pool in able.items()}
+        choice = self.model_router.choose(job, views, now)
+        if choice not in able:
+            name = type(self.model_router).__name__
+            raise PolicyError(f"policy {name} chose pool {choice!r} for job {job.id}: there are {', '.join(able)}.")
+        self.log.decide(GATEWAY, type(self.model_router).__name__, job.id, f"pool {choice}", 0)
+        return able[choice]
+
+    def _admitted(self, job: LiveJob, verdict: Verdict, now: float) -> bool:
+        name = type(self.admission).__name__
+        if not isinstance(verdict, Verdict):
+            raise PolicyError(f"policy {name} answered {verdict!r}: admit must return a Verdict.")
+        if verdict.admit:
+            self.log.decide(GATEWAY, name, job.id, "admit", 0)
+            return True
+        if verdict.retry_s is None:
+            self.log.decide(GATEWAY, name, job.id, f"reject {verdict.reason}", 0)
+            self._refuse(job, "rejected", verdict.reason, now)
+            return False
+        if not verdict.retry_s > 0:
+            raise PolicyError(f"policy {name} said retry_s={verdict.retry_s}: it must be more than 0 seconds.")
+        self.log.decide(GATEWAY, name, job.id, "later", 0)
+        self._later(now + verdict.retry_s, job)
+        return False
+
+    def _route(self, job: LiveJob, pool: Pool, now: float) -> None:
+        if self.stale:
+            self._tick_views(now)
+        server = pool.route(job, now)
+        if server is None:
+            self._refuse(job, "failed", f"no replica of pool '{pool.name}' is up", now)
+            return
+        job.pool = pool.name
+        self.log.decide(GATEWAY, pool.router_name, job.id, server.name, 0)
+        reason = server.refuses(job)
+        if reason:
+            self._refuse(job, "rejected", reason, now)
+            return
+        server.submit(job, now)
+        pool.publish(server, now)
+        if not server.flights or server.cut_wanted or server.depth > len(server.flights):
+            self.touched.append(server)
+
+    def _refuse(self, job: LiveJob, status: str, reason: str, now: float) -> None:
+        job.status, job.reason = status, reason
+        self._over(job, now)
+
+    def _lost(self, job: LiveJob, now: float) -> None:
+        """A job whose server died."""
+        job.server = -1
+        job.attempt += 1
+        if job.doomed:
+            job.status = job.doomed
+            self._over(job, now)
+            return
+        verdict = self.faults.lost(job, job.attempt, now)
+        name = type(self.faults).__name__
+        if verdict.admit:
+            self.log.decide(GATEWAY, name, job.id, "again", 0)
+            self._route(job, self.pools[job.pool], now)
+        elif verdict.retry_s is not None:
+            self.log.decide(GATEWAY, name, job.id, "later", 0)
+            self._later(now + verdict.retry_s, job)
+        else:
+            self.log.decide(GATEWAY, name, job.id, "give up", 0)
+            self._refuse(job, "failed", verdict.reason or "its server died", now)
+
+    def _later(self, at: float, what: Any) -> None:
+        self.sequence += 1
+        heappush(self.timers, (at, self.sequence, what))
+
+    def _tick_views(self, now: float) -> None:
+        for pool in self.pools.values():
+            if pool.board.period:
+                pool.board.tick(now)
+
+    # -- the end of a run
+
+    def stuck(self) -> str:
+        """When nothing is left to happen but requests are unfinished: who holds them (the watchdog's message)."""
+        for server in self.servers:
+            jobs = server.stuck()
+            if jobs:
+                ids = ", ".join([str(job.id) for job in jobs[:5]])
+                policies = f"{type(server.queue).__name__} and {server.policy}"
+                return (
+                    f"nothing moves any more: {server.name} holds {len(jobs)} jobs ({ids}{', ...' * (len(jobs) > 5)}) "
+                    f"that its policies {policies} never run."
+                )
+        return f"nothing moves any more: {len(self.flows)} requests wait for replies that never come."
+
+    def abandon(self, now: float) -> None:
+        """The run ends here: what is still under way is logged as unfinished."""
+        for request in self.outside:
+            self.flows[request.id] = Flow(request, self.programs[request.program])
+        self.outside.clear()
+        for flow in list(self.flows.values()):
+            for job in list(flow.jobs.values()):
+                if job.lane is not None:
+                    job.lane.leave(job)
+                job.status = "unfinished"
+                self.log.jobs.append(self._row(job, now))
+                flow.over(job)
+            self._close(flow, "unfinished", "the run ended", now)
