@@ -1,0 +1,114 @@
+"""The physics cost model: datasheet x efficiencies x architecture, in closed form over equal passes.
+
+T(pass) = A[new tokens] + B[sequences] + c_kv * context * (mixed factor) + c_q * decodes + c_pf * prefill pairs
+What is not linear depends on (new tokens, sequences) only and is tabulated; context enters linearly, so k equal passes
+sum exactly. Roofline blends live inside A; decode KV is added to it, because weights and KV are different kernels.
+"""
+
+from __future__ import annotations
+
+from airi_sim.core.errors import BadInput
+from airi_sim.core.types import Affine, Plan
+from airi_sim.hardware.accelerator import Accelerator
+from airi_sim.hardware.deployment import Deployment
+from airi_sim.hardware.kernels import Kernels, check_tensor_parallel, kv_shards, layouts
+from airi_sim.hardware.serving import BARE, Serving
+from airi_sim.hardware.table import Table
+from airi_sim.models.spec import ModelSpec, kept_precision
+
+
+class PhysicsCost:
+    """Seconds of a pass of `deployment` (its `accelerator` an Accelerator, its `serving` a Serving or None).
+
+    Raises BadInput at construction when there is no model, the precision is unknown, or tp cannot lay out the heads.
+    `notes` says where a prediction leaves what its coefficients were measured on.
+    """
+
+    __slots__ = ("_beside", "_context", "_decode", "_mixed", "_pair", "_past", "_sequences", "_tokens", "notes")
+
+    def __init__(self, deployment: Deployment) -> None:
+        model, device = deployment.model, deployment.accelerator
+        if model is None or device is None:
+            raise BadInput(f"pool '{deployment.name}' needs a model and an accelerator to be simulated.")
+        serving = deployment.serving or BARE
+        kernels = Kernels(model, device, serving, deployment.precision, deployment.tp)
+        launch, each = kernels.decode_launch(), kernels.decode_sequence()
+        tokens = Table(lambda n: kernels.layers(n) + serving.step_s + serving.token_s * n)
+        sequences = Table(lambda n: kernels.head(n) + serving.sequence_s * n)
+        self._tokens = tokens
+        self._sequences = sequences
+        self._decode = Table(lambda n: tokens[n] + sequences[n] + launch * serving.graph + each * n)
+        self._beside = Table(lambda n: kernels.prefill_launch() + (launch + each * n) * device.mixed * (n > 0))
+        self._context = kernels.decode_context()
+        self._mixed = self._context * device.mixed
+        self._pair = kernels.prefill_pair() / 2
+        self._past = kernels.prefill_context()
+        self.notes = _notes(model, device)
+
+    def affine(self, plan: Plan) -> Affine:
+        """Pass i takes first + i * step; the decodes attend to context + sequences * (i + 1) tokens. About 1 us."""
+        n = plan.sequences
+        new = plan.prefill_tokens
+        if not new:
+            c = self._context
+            return Affine(self._decode[n] + c * (plan.context + n), c * n)
+        c = self._mixed
+        first = self._tokens[n + new] + self._sequences[n + len(plan.slices)] + self._beside[n] + c * (plan.context + n)
+        prefill = self._pair * (plan.prefill_attention + new) + self._past * plan.prefill_context
+        return Affine(first + prefill, c * n)
+
+
+def _notes(model: ModelSpec, device: Accelerator) -> tuple[str, ...]:
+    """One sentence for each reason to expect a larger error than usual."""
+    notes = []
+    if device.confidence != "high":
+        notes.append(f"accelerator '{device.name}' has coefficients of {device.confidence} confidence.")
+    if model.experts:
+        notes.append(f"'{model.name}' is a mixture of experts: grouped products are 17-35 % off on unseen models.")
+    if model.window_layers:
+        notes.append(f"'{model.name}' has a sliding window, which is ignored: its decode time is too long beyond it.")
+    return tuple(notes)
+
+
+def kv_blocks(
+    model: ModelSpec,
+    accelerator: Accelerator,
+    serving: Serving | None = None,
+    precision: str = "bf16",
+    tp: int = 1,
+    block_size: int = 16,
+    gpu_memory_utilization: float = 0.9,
+    max_num_batched_tokens: int = 8192,
+) -> int:
+    """KV blocks of one replica: what weights, activations and the engine leave of its memory.
+
+    Raises BadInput when tp cannot lay out the heads, or when not even one block is left: says how many bytes are
+    needed and there, and the smallest tp that fits.
+    """
+    check_tensor_parallel(model, tp)
+    if not 0 < gpu_memory_utilization <= 1:
+        raise BadInput(f"server.gpu_memory_utilization must lie in (0, 1], not {gpu_memory_utilization}.")
+    usable = gpu_memory_utilization * accelerator.memory_bytes
+
+    def block(ranks: int) -> float:
+        return block_size * model.kv_bytes_per_token(kept_precision(precision)) / kv_shards(model, ranks)
+
+    def used(ranks: int) -> float:
+        return _besides_kv(model, serving or BARE, precision, ranks, max_num_batched_tokens)
+
+    blocks = int((usable - used(tp)) // block(tp))
+    if blocks >= 1:
+        return blocks
+    fitting = [ranks for ranks in layouts(model) if used(ranks) + block(ranks) <= usable]
+    advice = f"the smallest tp that fits is {fitting[0]}" if fitting else "no tp fits: use a larger accelerator"
+    raise BadInput(
+        f"'{model.name}' in {precision} with tp={tp} needs {used(tp) + block(tp):.3g} bytes on each '{accelerator.name}', "
+        f"which has {usable:.3g} bytes to give ({gpu_memory_utilization:.0%} of its memory); {advice}."
+    )
+
+
+def _besides_kv(model: ModelSpec, serving: Serving, precision: str, tp: int, tokens: int) -> float:
+    """Bytes per accelerator of weights, peak activations of a pass of `tokens`, and what the engine keeps."""
+    widest = max(model.ffn, model.active_experts * model.expert_ffn + model.shared_ffn)
+    activations = 2.0 * tokens * (4 * model.hidden + 3 * widest / tp)
+    return model.weight_bytes(precision) / tp + activations + serving.reserve_bytes

@@ -1,0 +1,106 @@
+"""Measured (plan, seconds) to a calibration profile.
+
+The noise of a pass is multiplicative, and a run adds up passes, so the fit must hit the conditional mean: weights
+1/fitted^2, iterated. Weights 1/measured^2 (or medians) are biased low by the variance of the noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airi_sim.core.errors import BadInput
+from airi_sim.core.types import Plan
+from airi_sim.hardware.features import features, knots_to, names
+
+FORMAT = "airi-profile/1"
+SERVICE = ("constant", "per_token", "per_item")
+Samples = Sequence[tuple[Plan, float]]
+
+
+def fit(samples: Samples, knots: Sequence[int] | None = None, block_size: int = 16) -> dict[str, float]:
+    """Coefficients (seconds per unit of each feature, none negative) of a generate pass; BadInput on no samples."""
+    knots = knots or knots_to(_most(samples))
+    rows = [features(plan, knots, block_size) for plan, _ in samples]
+    return dict(zip(names(knots), _mean_fit(rows, _seconds(samples)), strict=True))
+
+
+def fit_service(samples: Samples) -> dict[str, float]:
+    """constant, per_token and per_item (seconds) of an embed or search service."""
+    rows = [[1.0, float(plan.prefill_tokens), float(len(plan.slices))] for plan, _ in samples]
+    return dict(zip(SERVICE, _mean_fit(rows, _seconds(samples)), strict=True))
+
+
+def profile_from_samples(
+    samples: Mapping[str, Samples], *, device: str, model: str, precision: str, block_size: int = 16, **extra: Any
+) -> dict[str, Any]:
+    """The profile (plain JSON values) of what was measured, by kind: generate, embed, search; `extra` is kept."""
+    head = {"format": FORMAT, "device": device, "model": model, "precision": precision, "block_size": block_size}
+    kinds = {kind: _section(kind, measured, block_size) for kind, measured in samples.items() if measured}
+    if not kinds:
+        raise BadInput("nothing was measured: a profile needs samples of at least one kind (generate, embed, search).")
+    return head | extra | {"kinds": kinds}
+
+
+def _section(kind: str, samples: Samples, block_size: int) -> dict[str, Any]:
+    if kind == "generate":
+        knots = knots_to(_most(samples))
+        found = fit(samples, knots, block_size)
+        rows = [features(plan, knots, block_size) for plan, _ in samples]
+        section: dict[str, Any] = {"knots": knots, "coefficients": found}
+    else:
+        found = fit_service(samples)
+        rows = [[1.0, float(plan.prefill_tokens), float(len(plan.slices))] for plan, _ in samples]
+        section = dict(found)
+    return section | {"samples": len(samples), "ranges": _ranges(samples)} | _residuals(rows, found, samples)
+
+
+def _mean_fit(rows: Sequence[Sequence[float]], seconds: Sequence[float], rounds: int = 30) -> list[float]:
+    """Non-negative least squares whose weights are 1/fitted^2, iterated until the fit stays where it is."""
+    import numpy as np
+    from scipy.optimize import nnls
+
+    matrix = np.asarray(rows, dtype=float)
+    target = np.asarray(seconds, dtype=float)
+    fitted = np.full(len(target), target.mean())
+    found = np.zeros(matrix.shape[1])
+    for _ in range(rounds):
+        weighted = matrix / fitted[:, None]
+        scale = np.linalg.norm(weighted, axis=0)
+        scale[scale == 0] = 1.0
+        found = nnls(weighted / scale, target / fitted, maxiter=100 * matrix.shape[1])[0] / scale
+        before, fitted = fitted, np.maximum(matrix @ found, 1e-3 * target.min())
+        if np.allclose(before, fitted, rtol=1e-6, atol=0):
+            break
+    return [float(value) for value in found]
+
+
+def _seconds(samples: Samples) -> list[float]:
+    seconds = [second for _, second in samples]
+    if not seconds or not all(second > 0 for second in seconds):
+        raise BadInput("a fit needs samples, and each must have taken more than 0 seconds: measure again.")
+    return seconds
+
+
+def _most(samples: Samples) -> int:
+    return max((plan.sequences + plan.prefill_tokens for plan, _ in samples), default=1)
+
+
+def _ranges(samples: Samples) -> dict[str, list[int]]:
+    """Least and most of what was measured; a prediction beyond says so."""
+    seen = {
+        "tokens": [plan.sequences + plan.prefill_tokens for plan, _ in samples],
+        "sequences": [plan.sequences for plan, _ in samples],
+        "context": [plan.context for plan, _ in samples],
+        "prefill_context": [plan.prefill_context for plan, _ in samples],
+        "slices": [len(plan.slices) for plan, _ in samples],
+    }
+    return {name: [min(values), max(values)] for name, values in seen.items()}
+
+
+def _residuals(rows: Sequence[Sequence[float]], found: Mapping[str, float], samples: Samples) -> dict[str, float]:
+    """Relative root mean square residual, and the relative error of the total."""
+    fitted = [sum(c * x for c, x in zip(found.values(), row, strict=True)) for row in rows]
+    ratios = [second / max(value, 1e-12) - 1 for (_, second), value in zip(samples, fitted, strict=True)]
+    rms = (sum(ratio * ratio for ratio in ratios) / len(ratios)) ** 0.5
+    return {"residual_rel": rms, "bias_rel": sum(fitted) / sum(second for _, second in samples) - 1}

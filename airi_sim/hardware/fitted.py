@@ -1,0 +1,118 @@
+"""The cost of passes on a device that was measured: a calibration profile in closed form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from airi_sim.core.errors import BadInput
+from airi_sim.core.types import Affine, Plan
+from airi_sim.hardware.features import names, ramps
+from airi_sim.hardware.fit import FORMAT
+from airi_sim.hardware.service import ServiceCost
+from airi_sim.hardware.table import Table
+
+
+class FittedCost:
+    """Seconds of a generate pass, equal to features . coefficients of `profile` (see features.py).
+
+    Decodes are padded to whole blocks of the longest context, so a pass costs the same until the longest crosses a
+    block boundary: `affine` answers step 0 for the passes until then. BadInput if the profile lacks the section.
+    """
+
+    __slots__ = ("_attention", "_block", "_context", "_padded", "_ranges", "_sequences", "_slices", "_tokens", "notes")
+
+    def __init__(self, profile: Mapping[str, Any], kind: str = "generate") -> None:
+        section = _section(profile, kind)
+        found, knots = section["coefficients"], section["knots"]
+        line = [found[name] for name in names(knots)[: len(knots)]]
+        self._tokens = Table(lambda n: sum(c * x for c, x in zip(line, ramps(n, knots), strict=True)))
+        self._block: int = profile["block_size"]
+        self._sequences: float = found["sequences"]
+        self._padded: float = found["padded_context"]
+        self._attention: float = found["prefill_attention"]
+        self._context: float = found["prefill_context"]
+        self._slices: float = found["slices"]
+        self._ranges: Mapping[str, list[float]] = section.get("ranges", {})
+        self.notes: tuple[str, ...] = ()
+
+    def affine(self, plan: Plan) -> Affine:
+        """Pass i takes `first`, until the padding grows. About 1 us."""
+        n = plan.sequences
+        first = self._tokens[n + plan.prefill_tokens]
+        if plan.slices:
+            first += self._attention * plan.prefill_attention + self._context * plan.prefill_context
+            first += self._slices * len(plan.slices)
+        if not n:
+            return Affine(first)
+        longest = plan.longest
+        padded = (longest // self._block + 1) * self._block
+        return Affine(first + n * (self._sequences + self._padded * padded), 0.0, padded - longest)
+
+    def outside(self, most: Mapping[str, float]) -> list[str]:
+        """Called after a run with the largest value of each quantity it reached (tokens, sequences, context,
+        prefill_context, slices of a pass): one sentence for each that was never measured."""
+        return [
+            f"passes reached {most[name]:g} {name}, but only up to {high:g} were measured: times beyond are extrapolated."
+            for name, (_, high) in self._ranges.items()
+            if most.get(name, 0) > high
+        ]
+
+
+def service_from(profile: Mapping[str, Any], kind: str) -> ServiceCost:
+    """The measured cost of an embed or search pool; BadInput if `profile` has none of that kind."""
+    section = _section(profile, kind)
+    return ServiceCost(section["constant"], section["per_token"], section["per_item"])
+
+
+def load_profile(path: str | Path) -> dict[str, Any]:
+    """A profile from its file; BadInput when it is missing, is not JSON, or is not complete."""
+    advice = "make one with 'airi calibrate'."
+    try:
+        profile = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError:
+        raise BadInput(f"cannot read the calibration profile '{path}': {advice}") from None
+    except ValueError as error:
+        raise BadInput(f"the calibration profile '{path}' is not valid JSON ({error}): {advice}") from None
+    problem = _problem(profile)
+    if problem:
+        raise BadInput(f"'{path}' is not a calibration profile: {problem}; {advice}")
+    return dict(profile)
+
+
+def _section(profile: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    section = profile["kinds"].get(kind)
+    if section is None:
+        measured = ", ".join(sorted(profile["kinds"]))
+        raise BadInput(f"the calibration profile has no '{kind}' section (it has {measured}): calibrate that kind too.")
+    return section  # type: ignore[no-any-return]
+
+
+def _problem(profile: Any) -> str:
+    """What is wrong with it, or nothing."""
+    if not isinstance(profile, dict) or profile.get("format") != FORMAT:
+        return f"its format is not '{FORMAT}'"
+    missing = [key for key in ("device", "model", "precision", "block_size", "kinds") if key not in profile]
+    if missing:
+        return f"it lacks {', '.join(missing)}"
+    if not isinstance(profile["block_size"], int) or profile["block_size"] < 1:
+        return "its block_size is not a whole number of at least 1"
+    if not isinstance(profile["kinds"], dict) or not profile["kinds"]:
+        return "it has no kinds"
+    return next(filter(None, (_incomplete(*item) for item in profile["kinds"].items())), "")
+
+
+def _incomplete(kind: str, section: Any) -> str:
+    if not isinstance(section, dict):
+        return f"kind '{kind}' is not an object"
+    if kind != "generate":
+        wanted, values = ["constant", "per_token", "per_item"], section
+    else:
+        knots, values = section.get("knots"), section.get("coefficients")
+        if not isinstance(knots, list) or not knots or knots != sorted(set(knots)) or not isinstance(values, dict):
+            return f"kind '{kind}' needs rising knots and coefficients"
+        wanted = names(knots)
+    bad = [name for name in wanted if not isinstance(values.get(name), int | float) or values[name] < 0]
+    return f"kind '{kind}' needs numbers of at least 0 for {', '.join(bad)}" if bad else ""

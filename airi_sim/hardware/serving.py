@@ -1,0 +1,46 @@
+"""What the serving engine adds to the kernels: host work, API path, kernel quality."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from airi_sim.core.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Coefficients of one engine, in seconds; one yaml each in conf/serving.
+
+    step_s, sequence_s, token_s   host time per pass, per sequence in it, per new token in it
+    sampler_s                     picking the next tokens, per pass
+    layer_s                       small kernels of one layer (norms, rotary embedding, cache write)
+    graph                         part of an attention kernel's fixed time that is left in a pure decode pass
+                                  (captured graphs launch faster)
+    request_s, stream_s           API path: per request before it queues, and per streamed token (not in a pass)
+    reserve_bytes                 memory the engine keeps besides weights, activations and KV (graphs, workspaces)
+    collective                    whose all-reduce it calls (a key of Accelerator.collectives)
+    """
+
+    name: str
+    step_s: float = 0.0
+    sequence_s: float = 0.0
+    token_s: float = 0.0
+    sampler_s: float = 60e-6
+    layer_s: float = 0.0
+    graph: float = 1.0
+    request_s: float = 0.0
+    stream_s: float = 0.0
+    reserve_bytes: float = 0.0
+    collective: str = "nccl"
+    confidence: str = "low"
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, int | float) and value < 0:
+                raise BadInput(f"serving '{self.name}': {item.name} cannot be negative, but is {value}.")
+
+
+BARE = Serving("bare", sampler_s=0.0)
+"""No engine at all: kernels only."""
