@@ -1,0 +1,73 @@
+"""One way to read a column, whatever holds the table: rows of the log, a data frame, or an Arrow table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airi_sim.core.log import TABLES
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Texts = NDArray[np.object_]
+
+
+class Columns:
+    """A table of the log, read by column. `table` is a list of row tuples, a pandas DataFrame or a pyarrow Table."""
+
+    def __init__(self, name: str, table: Any) -> None:
+        self.name = name
+        self.table = table
+        self.names = TABLES[name]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def floats(self, column: str) -> Floats:
+        """The column as seconds or counts; what is undefined (None, inf) is nan."""
+        values = self._cells(column, np.float64)
+        return np.where(np.isfinite(values), values, np.nan)
+
+    def ints(self, column: str) -> Ints:
+        """The column as whole numbers; what is undefined is -1."""
+        values = self.floats(column)
+        return np.where(np.isnan(values), -1, values).astype(np.int64)
+
+    def texts(self, column: str) -> Texts:
+        """The column as Python strings."""
+        return self._cells(column, np.object_)
+
+    def _cells(self, column: str, kind: Any) -> Any:
+        if isinstance(self.table, list):
+            return _from_rows(self.table, self.names.index(column), kind)
+        cells = self.table[column]
+        if hasattr(cells, "to_pylist"):
+            return cells.to_numpy().astype(kind)
+        return cells.to_numpy(dtype=kind, na_value=np.nan if kind is np.float64 else None)
+
+
+def _from_rows(rows: list[tuple[Any, ...]], place: int, kind: Any) -> Any:
+    if kind is np.object_:
+        cells = np.empty(len(rows), dtype=object)
+        cells[:] = [row[place] for row in rows]
+        return cells
+    try:
+        return np.fromiter(map(itemgetter(place), rows), kind, len(rows))
+    except TypeError:  # None somewhere: the slower constructor reads it as nan
+        return np.array([row[place] for row in rows], dtype=kind)
+
+
+def codes(texts: Texts) -> tuple[list[str], Ints]:
+    """Distinct texts in order of name, and the place of each cell among them."""
+    names = sorted(set(texts.tolist()), key=str)
+    place = {name: i for i, name in enumerate(names)}
+    return [str(name) for name in names], np.fromiter((place[text] for text in texts), np.int64, len(texts))
+
+
+def every(tables: Mapping[str, Any]) -> dict[str, Columns]:
+    """All tables of a run by name; a missing one is empty."""
+    return {name: Columns(name, tables.get(name, [])) for name in TABLES}

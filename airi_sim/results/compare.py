@@ -1,0 +1,102 @@
+"""A simulated run beside a measured one: how far off each figure is, and how far off measuring twice is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airi_sim.results.metrics import Summary
+from airi_sim.results.text import digits, seconds
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from airi_sim.results.run import Run
+
+LATENCIES = ("ttft", "tpot", "itl", "e2e", "queue")
+STATISTICS = ("mean", "p50", "p95")
+OTHERS = {
+    "requests_per_s": ("throughput", "requests_per_s"),
+    "output_tokens_per_s": ("throughput", "output_tokens_per_s"),
+    "preemptions": ("preemptions",),
+    "duration_s": ("duration_s",),
+}
+COLUMNS = ("sim", "measured", "error_pct", "noise_pct")
+
+
+def compare(sim: Run | Summary, measured: Run | Summary, repeat: Run | Summary | None = None) -> pd.DataFrame:
+    """A row a metric: `sim`, `measured`, `error_pct` = 100 (sim - measured) / measured, and `noise_pct` = 100
+    |repeat - measured| / measured, the floor that a second measurement of the same thing sets; nan where undefined.
+    """
+    import pandas as pd
+
+    left, right = figures(sim), figures(measured)
+    again = dict.fromkeys(left) if repeat is None else figures(repeat)
+    rows = {
+        name: (left[name], right[name], _off(left[name], right[name]), _size(_off(again[name], right[name])))
+        for name in left
+    }
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS), dtype=float)
+    return frame.rename_axis("metric")
+
+
+def figures(run: Run | Summary) -> dict[str, float | None]:
+    """The figures that are compared, by name: ttft_mean, ..., duration_s."""
+    summary = run if isinstance(run, Mapping) else run.summary
+    found = {f"{name}_{kind}": summary[f"{name}_s"][kind] for name in LATENCIES for kind in STATISTICS}
+    return found | {name: _follow(summary, path) for name, path in OTHERS.items()}
+
+
+def format_table(frame: pd.DataFrame) -> str:
+    """The table for the terminal: fixed width, units in the cells, the noise column only if it is known."""
+    names = [name for name in frame.columns if not frame[name].isna().all() or name == "error_pct"]
+    head = ["metric", *(name.replace("_pct", "") for name in names)]
+    rows = [
+        [row_name(metric), *(cell_text(metric, name, row[name]) for name in names)] for metric, row in frame.iterrows()
+    ]
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = [_line(row, widths) for row in [head, *rows]]
+    return "\n".join([lines[0], "  ".join("─" * width for width in widths), *lines[1:]])
+
+
+def row_name(metric: Any) -> str:
+    """ttft_p50 as people write it: TTFT p50."""
+    name, _, kind = str(metric).partition("_")
+    if name in LATENCIES:
+        return f"{name if name == 'queue' else name.upper()} {kind}"
+    return str(metric).removesuffix("_s").replace("_per", "/s").replace("_", " ") if "_per_s" in str(metric) else name
+
+
+def cell_text(metric: Any, column: str, value: float) -> str:
+    """One figure with its unit."""
+    if value != value:
+        return "–"
+    if column in ("error_pct", "noise_pct"):
+        return f"{value:+.1f} %" if column == "error_pct" else f"{value:.1f} %"
+    if metric == "preemptions":
+        return f"{value:,.0f}"
+    return seconds(value) if str(metric).partition("_")[0] in (*LATENCIES, "duration") else digits(value)
+
+
+def _off(value: float | None, reference: float | None) -> float | None:
+    if value is None or reference is None:
+        return None
+    if not reference:
+        return 0.0 if value == reference else None
+    return 100 * (value - reference) / reference
+
+
+def _size(value: float | None) -> float | None:
+    return None if value is None else abs(value)
+
+
+def _follow(summary: Summary, path: tuple[str, ...]) -> Any:
+    found: Any = summary
+    for key in path:
+        found = found.get(key) if found else None
+    return found
+
+
+def _line(cells: list[str], widths: list[int]) -> str:
+    first, *rest = zip(cells, widths, strict=True)
+    return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)])

@@ -1,0 +1,155 @@
+"""The five tables of a run as parquet files: typed, in a fixed order, byte-identical for identical runs.
+
+pyarrow only: pandas is not needed to write, and its import would cost more than writing a small run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from airi_sim.core.errors import BadInput
+from airi_sim.core.log import TABLES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Rows = list[tuple[Any, ...]]
+
+ORDER: dict[str, tuple[str, ...]] = {
+    "requests": ("request",),
+    "jobs": ("job",),
+    "plans": ("start_s", "server"),
+    "decisions": ("order",),
+    "spans": ("job", "joined_s"),
+}
+"""What the rows of a table are sorted by; ties keep the order of the log."""
+
+TEXTS = {
+    "tenant", "session", "program", "model", "status", "reason", "kind", "pool", "where", "policy", "choice", "source",
+}  # fmt: skip
+FLAGS = {"emitted"}
+
+
+def write_tables(tables: Mapping[str, Rows], folder: str | Path, source: str) -> None:
+    """Write all rows of a run (`Log.rows`) in order; `source` is sim or torch. Raises BadInput where it cannot."""
+    with TableWriter(folder, source) as writer:
+        for name in TABLES:
+            writer.write(name, in_order(name, to_arrow(name, tables.get(name, []), source)))
+
+
+class TableWriter:
+    """Writes tables as they come: give it to `Log(sink=writer)` and close it at the end.
+
+    Every call adds a row group in the order of the log, so memory follows what is in flight; `read_table` sorts.
+    All five files exist from the first moment on, and are readable once closed. Raises BadInput where the folder
+    cannot be written.
+    """
+
+    def __init__(self, folder: str | Path, source: str) -> None:
+        self.folder = Path(folder)
+        self.source = source
+        self._files = {}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for name in TABLES:
+                self._files[name] = _open(self.folder / f"{name}.parquet", schema(name))
+        except OSError as error:
+            raise BadInput(
+                f"the output folder '{folder}' cannot be written ({error.strerror or error}); choose another one with "
+                "hydra.run.dir=DIR."
+            ) from error
+
+    def __call__(self, name: str, rows: Rows) -> None:
+        """The sink of a Log: called with rows that the log then forgets."""
+        self.write(name, to_arrow(name, rows, self.source))
+
+    def write(self, name: str, table: pa.Table) -> None:
+        """Append a row group to the file of a table."""
+        if table.num_rows:
+            self._files[name].write_table(table)
+
+    def close(self) -> None:
+        """Finish the files; they cannot be read before."""
+        for file in self._files.values():
+            file.close()
+
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def schema(name: str) -> pa.Schema:
+    """Columns and types of a table: seconds float64, counts int64, the rest text. requests gets `source`."""
+    import pyarrow as pa
+
+    def kind(column: str) -> pa.DataType:
+        if column in TEXTS:
+            return pa.string()
+        if column in FLAGS:
+            return pa.bool_()
+        return pa.float64() if column.endswith("_s") else pa.int64()
+
+    extra = ("source",) if name == "requests" else ()
+    return pa.schema([(column, kind(column)) for column in TABLES[name] + extra])
+
+
+def to_arrow(name: str, rows: Rows, source: str = "sim") -> pa.Table:
+    """Rows of the log as a typed Arrow table; what is undefined (None, inf, nan) becomes null."""
+    import pyarrow as pa
+
+    kinds = schema(name)
+    columns: list[Any] = list(zip(*rows, strict=True)) if rows else [() for _ in TABLES[name]]
+    arrays = [_array(cells, field.type) for cells, field in zip(columns, kinds, strict=False)]
+    if name == "requests":
+        arrays.append(pa.array([source] * len(rows), pa.string()))
+    return pa.Table.from_arrays(arrays, schema=kinds)
+
+
+def in_order(name: str, table: pa.Table) -> pa.Table:
+    """The table sorted by `ORDER`; ties stay as they are, a sorted table is returned as it is."""
+    keys = [table[column].to_numpy() for column in reversed(ORDER[name])]
+    order = np.lexsort(keys)
+    return table if (order == np.arange(len(order))).all() else table.take(order)
+
+
+def read_table(folder: str | Path, name: str) -> pa.Table:
+    """A table of a run folder, in order. Raises BadInput where it is missing or broken."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    path = Path(folder) / f"{name}.parquet"
+    try:
+        return in_order(name, parquet.ParquetFile(path).read())
+    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        raise BadInput(f"'{path}' is not a readable table of a run; was the run finished?") from error
+
+
+def read_tables(folder: str | Path) -> dict[str, pa.Table]:
+    """All tables of a run folder, in order: what `metrics.summarise` takes after a streamed run."""
+    return {name: read_table(folder, name) for name in TABLES}
+
+
+def _open(path: Path, kinds: pa.Schema) -> Any:
+    import pyarrow.parquet as parquet
+
+    texts = [field.name for field in kinds if field.name in TEXTS]
+    return parquet.ParquetWriter(path, kinds, compression="zstd", compression_level=1, use_dictionary=texts)
+
+
+def _array(cells: tuple[Any, ...], kind: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    if pa.types.is_floating(kind):
+        numbers = np.array(cells, dtype=np.float64)
+        return pa.array(numbers, kind, mask=~np.isfinite(numbers))
+    if pa.types.is_boolean(kind):
+        return pa.array(np.array(cells, dtype=bool), kind)
+    if pa.types.is_string(kind):
+        return pa.array([cell if cell is None or type(cell) is str else str(cell) for cell in cells], kind)
+    return pa.array(cells, kind)

@@ -1,0 +1,112 @@
+"""When each token was emitted, from plans and spans: expanded only where somebody asks for single tokens.
+
+A lane (server, lockstep group) counts its decode passes; a span says from which to which of them a job took part.
+Pass durations within a plan are an arithmetic progression, because context enters the cost of a pass linearly.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from airi_sim.results.columns import Columns, Floats, Ints
+
+Lane = tuple[int, int]
+
+
+def lane_ends(plans: Columns) -> dict[Lane, Floats]:
+    """End of every decode pass (seconds) by lane, in order of the pass counter."""
+    kept = (plans.ints("decodes") > 0) & (plans.ints("passes") > 0)
+    names = ("start_s", "end_s", "first_s")
+    start, end, first = (plans.floats(name)[kept] for name in names)
+    passes = plans.ints("passes")[kept]
+    groups = by_lane(plans.ints("server")[kept], plans.ints("lane")[kept])
+    return {lane: pass_ends(start[rows], end[rows], passes[rows], first[rows]) for lane, rows in groups.items()}
+
+
+def pass_ends(start: Floats, end: Floats, passes: Ints, first: Floats) -> Floats:
+    """Ends of all passes of consecutive plans: pass i of a plan takes `first + i*step`, with the step that makes them
+    sum to `end - start`. Where that would make the last pass negative, the passes after the first are equal."""
+    total = end - start
+    first = np.clip(np.where(np.isnan(first), total / passes, first), 0, total)
+    rest = np.maximum(passes - 1, 1)
+    even = 2 * total < passes * first
+    step = np.where(even | (passes == 1), 0.0, 2 * (total - passes * first) / (passes * rest))
+    second = np.where(even, (total - first) / rest, first)
+    last = np.cumsum(passes)
+    i = np.arange(last[-1] if len(last) else 0) - np.repeat(last - passes, passes)
+    ends = (
+        np.repeat(start + first, passes) + i * np.repeat(second, passes) + np.repeat(step, passes) * (i * (i + 1) / 2)
+    )
+    ends[last - 1] = end
+    return ends
+
+
+def by_lane(server: Ints, lane: Ints) -> dict[Lane, Ints]:
+    """Places of the rows of each lane, in the order they come."""
+    if not len(server):
+        return {}
+    order = np.lexsort((lane, server))
+    changed = (np.diff(server[order]) != 0) | (np.diff(lane[order]) != 0)
+    groups = np.split(order, np.flatnonzero(changed) + 1)
+    return {(int(server[rows[0]]), int(lane[rows[0]])): rows for rows in groups}
+
+
+class Tokens:
+    """Token times of a run. `plans` and `spans` are tables; the pass ends are computed once, on construction."""
+
+    def __init__(self, plans: Columns, spans: Columns) -> None:
+        self.ends = lane_ends(plans)
+        self.job, self.first, self.last = (spans.ints(name) for name in ("job", "first_pass", "last_pass"))
+        self.server, self.lane = spans.ints("server"), spans.ints("lane")
+        joined = spans.floats("joined_s")
+        self.entry = np.where(spans.ints("emitted") > 0, joined, np.nan)
+        """When a span's first token came with joining; nan where joining emitted none."""
+
+    def times(self, job: int) -> Floats:
+        """When each output token of a job was emitted (seconds), in order; empty if it emitted none."""
+        pieces = [self._of_span(row) for row in np.flatnonzero(self.job == job).tolist()]
+        return np.sort(np.concatenate([np.empty(0), *pieces]))
+
+    def gaps(self) -> tuple[Floats, Ints]:
+        """All gaps between successive tokens of a job, pooled over jobs, as (seconds, how often): the inter-token
+        latency. Cost O(passes + spans), not O(tokens): the gap between two passes counts once for every job in both;
+        to it come the gaps from joining to the first pass, and those between two spans of a job (preemption)."""
+        values, weights = [np.empty(0)], [np.empty(0, np.int64)]
+        head, tail = self.entry.copy(), self.entry.copy()
+        for lane, rows in by_lane(self.server, self.lane).items():
+            ends = self._ends(lane)
+            rows = rows[np.minimum(self.last[rows], len(ends)) > self.first[rows]]
+            first, last = self.first[rows], np.minimum(self.last[rows], len(ends))
+            values.append(np.diff(ends))
+            weights.append(_shared(first, last, len(ends)))
+            values.append(ends[first] - self.entry[rows])
+            weights.append(np.ones(len(rows), np.int64))
+            head[rows] = np.where(np.isnan(self.entry[rows]), ends[first], self.entry[rows])
+            tail[rows] = ends[last - 1]
+        values.append(_between(self.job, head, tail))
+        weights.append(np.ones(len(values[-1]), np.int64))
+        pooled, counts = np.concatenate(values), np.concatenate(weights)
+        kept = (counts > 0) & ~np.isnan(pooled)
+        return pooled[kept], counts[kept]
+
+    def _of_span(self, row: int) -> Floats:
+        ends = self._ends((int(self.server[row]), int(self.lane[row])))[self.first[row] : self.last[row]]
+        entry = self.entry[row : row + 1]
+        return np.concatenate([entry[~np.isnan(entry)], ends])
+
+    def _ends(self, lane: Lane) -> Floats:
+        return self.ends.get(lane, np.empty(0))
+
+
+def _shared(first: Ints, last: Ints, passes: int) -> Ints:
+    """For each pass but the first: how many jobs took part in it and in the one before."""
+    change = np.bincount(first + 1, minlength=passes + 1) - np.bincount(last, minlength=passes + 1)
+    return np.cumsum(change)[1:passes]
+
+
+def _between(job: Ints, head: Floats, tail: Floats) -> Floats:
+    """Gaps between spans of the same job: from the last token of one to the first token of the next."""
+    known = ~np.isnan(head)
+    job, head, tail = job[known], head[known], tail[known]
+    order = np.lexsort((head, job))
+    return (head[order][1:] - tail[order][:-1])[np.diff(job[order]) == 0]
