@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import isfinite
+from numbers import Real
 from typing import Any
 
 from airi_sim.core.errors import BadInput
@@ -10,7 +11,7 @@ from airi_sim.core.errors import BadInput
 
 def whole(key: str, value: Any, least: int) -> int:
     """`value` as an int of at least `least`, else BadInput."""
-    exact = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value == int(value)
+    exact = isinstance(value, Real) and not isinstance(value, bool) and isfinite(value) and value % 1 == 0
     if not exact or value < least:
         raise BadInput(f"{key} must be a whole number of at least {least}, not {value!r}.")
     return int(value)
@@ -18,7 +19,7 @@ def whole(key: str, value: Any, least: int) -> int:
 
 def real(key: str, value: Any, *, positive: bool = False) -> float:
     """`value` as a finite float, at least 0 (or greater than 0), else BadInput."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    number = isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
     if not number or value < 0 or (positive and value == 0):
         raise BadInput(f"{key} must be a number {'greater than 0' if positive else 'of at least 0'}, not {value!r}.")
     return float(value)
