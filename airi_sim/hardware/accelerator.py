@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airi_sim.core.errors import BadInput, unknown
+from airi_sim.hardware.fitted import load_profile
 
 CONFIDENCE = ("high", "medium", "low", "measured")
 
@@ -68,9 +69,7 @@ class Accelerator:
             if not getattr(self, name) > 0:
                 raise BadInput(f"accelerator '{self.name}': {name} must be greater than 0, not {getattr(self, name)}.")
         if not self.peak_flops:
-            raise BadInput(
-                f"accelerator '{self.name}' has no peak_flops: give at least one, such as {{bf16: 1.0e+14}}."
-            )
+            raise BadInput(f"accelerator '{self.name}' has no peak_flops: give one, such as {{bf16: 1.0e+14}}.")
 
     def peak(self, precision: str) -> float:
         """Peak FLOP/s at which `precision` weights multiply; formats without their own rate are dequantised first."""
@@ -85,13 +84,26 @@ class Accelerator:
         return alpha, 2 * (ranks - 1) / ranks / bus
 
 
-def calibrated(path: str | None = None, **price: Any) -> Accelerator:
-    """What `conf/accelerator/profile.yaml` instantiates: the device a calibration profile was measured on."""
-    from airi_sim.hardware.fitted import load_profile
+def calibrated(
+    path: str | None = None, tdp_w: float = 0.0, idle_w: float = 0.0, usd_per_hour: float = 0.0
+) -> Accelerator:
+    """What `conf/accelerator/profile.yaml` instantiates: the device a calibration profile was measured on.
 
+    The profile may name its peak_flops, memory_bytes and bandwidth; they
+    matter for memory sizes only, because times come from the measurements.
+    """
     if path is None:
         raise BadInput("accelerator=profile needs accelerator.path=PROFILE.json: make one with 'airi calibrate'.")
     profile = load_profile(path)
-    rates = {"peak_flops": {"fp32": 1e12}, "memory_bytes": 16e9, "bandwidth": 30e9}
-    known = {"source": f"calibration profile {path}", "confidence": "measured", "profile": profile}
-    return Accelerator(name=str(profile["device"]), **(rates | known | price))  # type: ignore[arg-type]
+    return Accelerator(
+        name=str(profile["device"]),
+        peak_flops=profile.get("peak_flops", {"fp32": 1e12}),
+        memory_bytes=profile.get("memory_bytes", 16e9),
+        bandwidth=profile.get("bandwidth", 30e9),
+        confidence="measured",
+        source=f"calibration profile {path}",
+        profile=profile,
+        tdp_w=tdp_w,
+        idle_w=idle_w,
+        usd_per_hour=usd_per_hour,
+    )

@@ -10,9 +10,7 @@ from airi_sim.core.protocols import CostModel
 from airi_sim.hardware.cost import PhysicsCost
 from airi_sim.hardware.deployment import Deployment
 from airi_sim.hardware.fitted import FittedCost, service_from
-from airi_sim.hardware.service import ServiceCost
-
-SERVICE = ("constant", "per_token", "per_item")
+from airi_sim.hardware.service import SERVICE, ServiceCost
 
 
 def cost_model(deployment: Deployment) -> CostModel:

@@ -102,8 +102,8 @@ def kv_blocks(
     fitting = [ranks for ranks in layouts(model) if used(ranks) + block(ranks) <= usable]
     advice = f"the smallest tp that fits is {fitting[0]}" if fitting else "no tp fits: use a larger accelerator"
     raise BadInput(
-        f"'{model.name}' in {precision} with tp={tp} needs {used(tp) + block(tp):.3g} bytes on each '{accelerator.name}', "
-        f"which has {usable:.3g} bytes to give ({gpu_memory_utilization:.0%} of its memory); {advice}."
+        f"'{model.name}' in {precision} with tp={tp} needs {used(tp) + block(tp):.3g} bytes on each "
+        f"'{accelerator.name}', which has {usable:.3g} bytes to give ({gpu_memory_utilization:.0%} of it); {advice}."
     )
 
 

@@ -7,6 +7,7 @@ knots at powers of two (matrix products are far from linear below 32 tokens).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from airi_sim.core.types import Plan
 
@@ -34,8 +35,9 @@ def ramps(tokens: int, knots: Sequence[int]) -> list[float]:
     on beyond the last knot.
     """
     found = [1.0]
-    for low, high in zip(knots, knots[1:], strict=False):
-        found.append(max(0.0, (tokens - low) / (high - low)) if high == knots[-1] else _share(tokens, low, high))
+    for low, high in pairwise(knots):
+        share = max(0.0, (tokens - low) / (high - low))
+        found.append(share if high == knots[-1] else min(share, 1.0))
     return found
 
 
@@ -45,7 +47,3 @@ def features(plan: Plan, knots: Sequence[int], block_size: int) -> list[float]:
     padded = n * (plan.longest // block_size + 1) * block_size
     rest = (n, padded, plan.prefill_attention, plan.prefill_context, len(plan.slices))
     return [*ramps(n + plan.prefill_tokens, knots), *map(float, rest)]
-
-
-def _share(tokens: int, low: int, high: int) -> float:
-    return min(1.0, max(0.0, (tokens - low) / (high - low)))

@@ -12,9 +12,9 @@ from typing import Any
 from airi_sim.core.errors import BadInput
 from airi_sim.core.types import Plan
 from airi_sim.hardware.features import features, knots_to, names
+from airi_sim.hardware.service import SERVICE
 
 FORMAT = "airi-profile/1"
-SERVICE = ("constant", "per_token", "per_item")
 Samples = Sequence[tuple[Plan, float]]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from airi_sim.core.errors import BadInput
 from airi_sim.core.types import Affine, Plan
 from airi_sim.hardware.features import names, ramps
 from airi_sim.hardware.fit import FORMAT
-from airi_sim.hardware.service import ServiceCost
+from airi_sim.hardware.service import SERVICE, ServiceCost
 from airi_sim.hardware.table import Table
 
 
@@ -55,7 +55,7 @@ class FittedCost:
         """Called after a run with the largest value of each quantity it reached (tokens, sequences, context,
         prefill_context, slices of a pass): one sentence for each that was never measured."""
         return [
-            f"passes reached {most[name]:g} {name}, but only up to {high:g} were measured: times beyond are extrapolated."
+            f"passes reached {most[name]:g} {name}, but at most {high:g} were measured: times are extrapolated."
             for name, (_, high) in self._ranges.items()
             if most.get(name, 0) > high
         ]
@@ -107,12 +107,18 @@ def _problem(profile: Any) -> str:
 def _incomplete(kind: str, section: Any) -> str:
     if not isinstance(section, dict):
         return f"kind '{kind}' is not an object"
-    if kind != "generate":
-        wanted, values = ["constant", "per_token", "per_item"], section
-    else:
-        knots, values = section.get("knots"), section.get("coefficients")
-        if not isinstance(knots, list) or not knots or knots != sorted(set(knots)) or not isinstance(values, dict):
+    wanted: Sequence[str] = SERVICE
+    values = section
+    if kind == "generate":
+        knots, values = section.get("knots", []), section.get("coefficients", {})
+        if not _rising(knots) or not isinstance(values, dict):
             return f"kind '{kind}' needs rising knots and coefficients"
         wanted = names(knots)
     bad = [name for name in wanted if not isinstance(values.get(name), int | float) or values[name] < 0]
     return f"kind '{kind}' needs numbers of at least 0 for {', '.join(bad)}" if bad else ""
+
+
+def _rising(knots: Any) -> bool:
+    if not isinstance(knots, list) or not knots or not all(isinstance(knot, int) for knot in knots):
+        return False
+    return knots == sorted(set(knots))

@@ -34,7 +34,7 @@ def layouts(model: ModelSpec, most: int = 64) -> list[int]:
 
 
 def kv_shards(model: ModelSpec, tp: int) -> int:
-    """Over how many accelerators the KV of one token is split: latent KV is on all, KV heads are split until one is left."""
+    """Over how many accelerators the KV of a token is split: latent KV is on all, others until one head is left."""
     return 1 if model.kv_rank else min(tp, model.kv_heads)
 
 

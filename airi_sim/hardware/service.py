@@ -5,6 +5,9 @@ from __future__ import annotations
 from airi_sim.core.errors import BadInput
 from airi_sim.core.types import Affine, Plan
 
+SERVICE = ("constant", "per_token", "per_item")
+"""Names of the constants of a service, in seconds."""
+
 
 class ServiceCost:
     """A plan takes constant + per_token * its tokens + per_item * its jobs, in seconds."""

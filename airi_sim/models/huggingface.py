@@ -25,9 +25,7 @@ def fields(config: Mapping[str, Any]) -> dict[str, Any]:
         "ffn": int(text.get("intermediate_size_mlp") or _count(text, "intermediate_size")),
         "vocab": _count(text, "vocab_size"),
         "max_len": int(text.get("max_position_embeddings") or 4096),
-        "tied": bool(
-            text.get("tie_word_embeddings", config.get("tie_word_embeddings", _kind(text).startswith("gemma")))
-        ),
+        "tied": _tied(config, text),
         "rope_theta": _rope_theta(text),
         "rms_eps": float(text.get("rms_norm_eps") or 1e-6),
         "precision": _precision(config, text),
@@ -47,6 +45,12 @@ def _count(text: Mapping[str, Any], key: str) -> int:
 
 def _kind(text: Mapping[str, Any]) -> str:
     return str(text.get("model_type", "llama"))
+
+
+def _tied(config: Mapping[str, Any], text: Mapping[str, Any]) -> bool:
+    """Gemma configs leave out what is their default."""
+    default = _kind(text).startswith("gemma")
+    return bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", default)))
 
 
 def _rope_theta(text: Mapping[str, Any]) -> float:

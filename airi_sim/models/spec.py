@@ -1,4 +1,4 @@
-"""What a model is: its shape, read from a Hugging Face config.json, and the parameters and bytes that follow from it."""
+"""What a model is: its shape, read from a Hugging Face config.json, and the parameters and bytes that follow."""
 
 from __future__ import annotations
 
@@ -84,7 +84,13 @@ class ModelSpec:
     def from_config(cls, config: Mapping[str, Any] | str | Path, name: str = "") -> ModelSpec:
         """From a config.json (its path, its folder, or its content); BadInput says which key or file is missing."""
         content = config if isinstance(config, Mapping) else _read(Path(config))
-        return cls(name=name or _name(config, content), **fields(content))
+        try:
+            shape = fields(content)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise BadInput(
+                f"the model config '{_name(config, content)}' has a value of the wrong type: {error}."
+            ) from None
+        return cls(name=name or _name(config, content), **shape)
 
     @property
     def parameters(self) -> int:
@@ -167,9 +173,7 @@ class ModelSpec:
 def model(name: str = "", config: Mapping[str, Any] | str | None = None) -> ModelSpec:
     """What `conf/model/*.yaml` instantiates: `config` is the content of a config.json, or a path to one."""
     if config is None:
-        raise BadInput(
-            "no model architecture was given: set model.config=path/to/config.json (of a Hugging Face model)."
-        )
+        raise BadInput("no model architecture was given: set model.config=path/to/config.json (from Hugging Face).")
     return ModelSpec.from_config(config, name=name)
 
 
