@@ -1,4 +1,4 @@
-"""Kernel times on one accelerator, blended rooflines with named coefficients (formulas: docs/hardware.md).
+"""Kernel times on one accelerator, as blended rooflines with named coefficients.
 
 Everything here is free of context lengths, so a cost model may tabulate it by (new tokens, sequences).
 """
@@ -145,8 +145,8 @@ class Kernels:
 
     def _elementwise(self, m: int) -> float:
         model = self.model
-        width_ = model.active_experts * model.expert_ffn + model.shared_ffn if model.experts else model.ffn
-        moved = (8 * model.hidden + 3 * width_ / self.tp) * self.kept * m
+        ffn = model.active_experts * model.expert_ffn + model.shared_ffn if model.experts else model.ffn
+        moved = (8 * model.hidden + 3 * ffn / self.tp) * self.kept * m
         return self.serving.layer_s + moved / (self.device.bandwidth * self.device.e_w)
 
     def _all_reduce(self, m: int) -> float:
