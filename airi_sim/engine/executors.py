@@ -76,6 +76,7 @@ class CostExecutor:
     detailed = False
 
     def __init__(self, cost: CostModel, script: Script, lanes: int = 1) -> None:
+        self.cost = cost
         self.affine = cost.affine
         self.stops = Stops(script, lanes)
         self.passes = 1

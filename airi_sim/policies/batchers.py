@@ -68,7 +68,8 @@ class PrefillFirst:
         for job in tuple(draft.partial):
             if job.id in draft.running:
                 draft.chunk(job, now)
-        admit_waiting(draft, queue, now)
+        if not draft.preempted:
+            admit_waiting(draft, queue, now)
         draft.available += kept
         if not draft.sliced:
             draft.budget = whole

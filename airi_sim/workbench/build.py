@@ -1,0 +1,148 @@
+"""The only place where configuration becomes objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from airi_sim.core.errors import BadInput
+from airi_sim.core.log import Log
+from airi_sim.core.types import FOREVER
+from airi_sim.engine.backends import Backend, SimBackend, server_name
+from airi_sim.engine.driver import Driver
+from airi_sim.runtime.pool import Pool
+from airi_sim.runtime.runtime import Runtime
+from airi_sim.runtime.service import BatchServer, SlotServer
+from airi_sim.runtime.token_server import TokenServer
+from airi_sim.runtime.view import Board
+from airi_sim.workbench.plugins import maker
+from airi_sim.workbench.pools import PoolPlan, instantiate, plan_pools
+from airi_sim.workload.programs import PROGRAMS, program
+from airi_sim.workload.script import LengthScript
+from airi_sim.workload.tenants import build as label
+
+
+@dataclass
+class World:
+    """Everything one run needs, ready to go."""
+
+    workload: Any
+    runtime: Runtime
+    driver: Driver
+    log: Log
+    backend: Backend
+    plans: list[PoolPlan]
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def generate(self) -> PoolPlan:
+        """The first pool that generates."""
+        return next(plan for plan in self.plans if plan.deployment.kind == "generate")
+
+
+class Programs(dict[str, Any]):
+    """Programs by name; anybody's function is looked up as module.function."""
+
+    def __init__(self) -> None:
+        super().__init__(PROGRAMS)
+
+    def get(self, name: str, default: Any = None) -> Any:  # noqa: ARG002
+        if name not in self:
+            self[name] = program(name)
+        return self[name]
+
+
+def build(config: Mapping[str, Any], backend: Backend | None = None, progress: Any = None) -> World:
+    """The world of a plain, checked config (workbench.config). `backend` replaces the one the config names."""
+    workload, concurrency = build_workload(config)
+    backend = backend or build_backend(config)
+    log = Log()
+    plans = plan_pools(config, workload.hash_block, measured=backend.source == "torch")
+    if backend.source == "torch":
+        plans = [_sized(plan, backend) for plan in plans]
+    pools = [_pool(plan, config, log, backend, _first(plans, i)) for i, plan in enumerate(plans)]
+    policy = config["policy"]
+    runtime = Runtime(
+        pools,
+        log,
+        admission=maker("admission", policy["admission"])(),
+        model_router=maker("model_router", policy["model_router"])(),
+        faults=maker("fault", policy["fault"])(),
+        programs=Programs(),
+        concurrency=concurrency,
+    )
+    script = LengthScript(workload.hash_block, config["seed"])
+    runtime.forget = script.forget
+    executors = [
+        backend.executor(plan.deployment, i, script) for plan in plans for i in range(plan.deployment.replicas)
+    ]
+    driver = Driver(runtime, executors, learn=script.learn, progress=progress)
+    return World(workload, runtime, driver, log, backend, plans)
+
+
+def build_workload(config: Mapping[str, Any]) -> tuple[Any, int | None]:
+    """The workload with its tenants, and how many requests may be in flight."""
+    node = dict(config["workload"])
+    tenants, concurrency = node.pop("tenants", None), node.pop("concurrency", None)
+    return label(instantiate(node, "workload"), tenants, config["seed"]), concurrency
+
+
+def build_backend(config: Mapping[str, Any]) -> Backend:
+    """The backend the config names; torch is reached only through its `_target_`."""
+    node = dict(config["backend"])
+    if node.get("name") == "sim":
+        return SimBackend()
+    try:
+        return instantiate({k: v for k, v in node.items() if k != "name"}, "backend")  # type: ignore[no-any-return]
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise BadInput(
+            "backend=torch needs PyTorch, which is not installed: install the extra 'real' (pip install 'airi-sim[real]')."
+        ) from None
+
+
+def _sized(plan: PoolPlan, backend: Any) -> PoolPlan:
+    """torch knows its own memory: the number of KV blocks comes from there unless it is given."""
+    from dataclasses import replace
+
+    deployment = plan.deployment
+    if deployment.kind != "generate" or deployment.kv_blocks:
+        return plan
+    return replace(plan, deployment=replace(deployment, kv_blocks=backend.default_kv_blocks(deployment)))
+
+
+def _first(plans: list[PoolPlan], upto: int) -> int:
+    return sum(plan.deployment.replicas for plan in plans[:upto])
+
+
+def _pool(plan: PoolPlan, config: Mapping[str, Any], log: Log, backend: Backend, first: int) -> Pool:
+    deployment = plan.deployment
+    make = _maker_of(plan, config, log, backend)
+    servers = [make(server_name(deployment.name, i), first + i) for i in range(deployment.replicas)]
+    ids = deployment.kv_blocks * deployment.block_size // deployment.hash_block
+    board = Board(servers, config["view"]["period_s"], ids)
+    board.hash_block = deployment.hash_block
+    model = deployment.model.name if deployment.kind == "generate" and deployment.model is not None else ""
+    return Pool(deployment.name, deployment.kind, model, servers, maker("router", plan.policies["router"])(), board)
+
+
+def _maker_of(plan: PoolPlan, config: Mapping[str, Any], log: Log, backend: Backend) -> Callable[[str, int], Any]:
+    """How the servers of a pool are made: by its kind."""
+    d, limits = plan.deployment, plan.server
+    queue = maker("queue", plan.policies["queue"])
+    if d.kind == "search":
+        return lambda name, index: SlotServer(name, index, queue, log, depth=d.max_num_seqs)
+    batcher = maker("batcher", plan.policies["batcher"])
+    if d.kind == "embed":
+        return lambda name, index: BatchServer(
+            name, index, queue, batcher(), log, seats=d.max_num_seqs, limit=d.max_num_batched_tokens
+        )
+    evictor = maker("evictor", plan.policies["evictor"])
+    longest = limits["max_model_len"] or (d.model.max_len if d.model is not None else 0) or FOREVER
+    return lambda name, index: TokenServer(
+        name, index, queue, batcher(), evictor(), log, blocks=d.kv_blocks, block=d.block_size, seats=d.max_num_seqs,
+        limit=d.max_num_batched_tokens, max_len=longest, chunked=limits["chunked_prefill"], caching=d.prefix_caching,
+        hash_block=d.hash_block, fast=config["engine"]["fast_forward"], detailed=backend.detailed,
+    )  # fmt: skip

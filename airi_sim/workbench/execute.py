@@ -1,0 +1,119 @@
+"""One run from config to run folder."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from airi_sim import __version__
+from airi_sim.core.errors import BadInput
+from airi_sim.engine.backends import Backend
+from airi_sim.results.metrics import summarise, write_summary
+from airi_sim.results.tables import write_tables
+from airi_sim.workbench.build import World, build
+from airi_sim.workbench.paths import PACKAGE
+from airi_sim.workbench.progress import Progress
+
+
+def execute(config: Mapping[str, Any], folder: Path, backend: Backend | None = None, label: str = "") -> dict[str, Any]:
+    """Run a config and write its run folder; returns the summary. Nothing is written before the run is over."""
+    progress = Progress(label or ("measuring" if config["backend"]["name"] != "sim" else "simulating"))
+    world = build(config, backend, progress)
+    check_folder(folder)
+    cpu, wall = time.process_time(), time.perf_counter()
+    duration = world.driver.run(iter(world.workload))
+    engine = _engine(world, time.process_time() - cpu, time.perf_counter() - wall)
+    progress.close()
+    summary = summarise(
+        world.log.rows,
+        engine=engine,
+        provenance=provenance(world, config),
+        slo=config["slo"],
+        duration_s=duration,
+        servers=len(world.runtime.servers),
+        decisions_hash=world.log.decisions_hash(),
+    )
+    write_run(config, folder, world, summary)
+    return summary
+
+
+def write_run(config: Mapping[str, Any], folder: Path, world: World, summary: dict[str, Any]) -> None:
+    """The run folder: tables, summary, config, and what else was asked for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if config["results"]["tables"]:
+        write_tables(world.log.rows, folder, world.backend.source)
+    OmegaConf.save(OmegaConf.create(dict(config)), folder / "config.yaml")
+    write_summary(folder, summary)
+    if config["results"]["timeline"]:
+        from airi_sim.results.timeline import write_timeline
+
+        write_timeline(world.log.rows, folder / "timeline.json.gz")
+    if config["results"]["report"]:
+        from airi_sim.workbench.reports import report_run
+
+        report_run(folder)
+
+
+def check_folder(folder: Path) -> None:
+    """BadInput before any work if the run folder cannot be written."""
+    place = folder
+    while not place.exists():
+        place = place.parent
+    try:
+        if not place.is_dir():
+            raise NotADirectoryError(20, "not a folder")
+        probe = place / ".airi-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise BadInput(
+            f"the output folder '{folder}' cannot be written ({error.strerror}); choose another one with "
+            "hydra.run.dir=DIR."
+        ) from None
+
+
+def _engine(world: World, cpu_s: float, wall_s: float) -> dict[str, Any]:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "cpu_s": cpu_s,
+        "wall_s": wall_s,
+        "events": world.driver.events,
+        "peak_rss_mb": peak / (1 << 20 if sys.platform == "darwin" else 1 << 10),
+    }
+
+
+def provenance(world: World, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the figures come from, and what should make one doubt them."""
+    accelerator = world.generate.deployment.accelerator
+    calibrated = world.backend.source == "torch" or getattr(accelerator, "profile", None) is not None
+    warnings = [*world.warnings, *getattr(world.workload, "warnings", [])]
+    for executor in world.driver.executors[:1]:
+        warnings += getattr(getattr(executor, "cost", None), "notes", ())
+    long = sum(1 for row in world.log.requests if row[-1] == "length")
+    if long:
+        warnings.append(f"{long} requests were cut short by the length limit (reason 'length' in requests.parquet).")
+    return {
+        "version": __version__,
+        "git": git_commit(),
+        "seed": config["seed"],
+        "source": world.backend.source,
+        "calibrated": calibrated,
+        "warnings": warnings,
+    }
+
+
+def git_commit() -> str:
+    """The commit of the checkout this runs from, empty outside one."""
+    command = ["git", "-C", str(PACKAGE), "rev-parse", "--short", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip()

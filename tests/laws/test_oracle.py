@@ -1,0 +1,126 @@
+"""Law 3 against an independent oracle: equal decisions and times in four regimes, and liars are caught."""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import Any
+
+import pytest
+
+from airi_sim.core.types import FOREVER, Horizon
+from airi_sim.policies.batchers import ChunkedPrefill, PrefillFirst, Static
+from airi_sim.policies.evictors import LastIn, Lru
+from airi_sim.policies.queues import Fcfs, PriorityAging, Sjf, Vtc
+from tests.laws import oracle
+from tests.laws.orders import AgingLongest, AskMeEveryPass, Longest
+from tests.laws.worlds import Setup, workload
+
+CONFIGURATIONS = int(os.environ.get("AIRI_ORACLE", "500"))
+QUEUES: dict[str, Any] = {
+    "fcfs": Fcfs,
+    "sjf": Sjf,
+    "vtc": Vtc,
+    "vtc_weighted": lambda: Vtc(weights={"t0": 3.0, "t1": 0.1}),
+    "priority_aging": lambda: PriorityAging(patience=0.4),
+    "longest": Longest,
+    "aging_longest": lambda: AgingLongest(patience=0.4),
+    "every_pass": AskMeEveryPass,
+}
+BATCHERS: dict[str, Any] = {"chunked": ChunkedPrefill, "prefill_first": PrefillFirst, "static": Static}
+EVICTORS: dict[str, Any] = {"last_in": LastIn, "lru": Lru}
+REGIMES: dict[str, dict[str, Any]] = {
+    "idle": {"rate": 1.0, "seats": 64, "blocks": 10_000},
+    "seats_full": {"rate": 30.0, "seats": 6, "blocks": 10_000},
+    "memory_short": {"rate": 30.0, "seats": 40, "blocks": 44},
+    "overload": {"rate": 200.0, "seats": 16, "blocks": 90},
+}
+
+
+def configuration(seed: int, **chosen: Any) -> Setup:
+    """A random small world of one of the regimes."""
+    draw = random.Random(seed)
+    regime = REGIMES[chosen.get("regime") or draw.choice(list(REGIMES))]
+    caching = draw.random() < 0.3
+    items = workload(seed, 40, regime["rate"], 300, 80, groups=3 if caching else 0)
+    return Setup(
+        items,
+        queue=QUEUES[chosen.get("queue") or draw.choice(list(QUEUES))],
+        batcher=BATCHERS[chosen.get("batcher") or draw.choice(list(BATCHERS))],
+        evictor=EVICTORS[draw.choice(list(EVICTORS))],
+        replicas=draw.choice([1, 1, 2]),
+        seats=regime["seats"],
+        blocks=regime["blocks"],
+        limit=draw.choice([64, 200, 512]),
+        caching=caching,
+    )
+
+
+def differs(setup: Setup) -> str:
+    """What is not the same in the engine and the oracle; empty if nothing."""
+    ran = setup.run()
+    times, replicas = oracle.run(setup)
+    passes, preemptions = sum(r.passes for r in replicas), sum(r.preemptions for r in replicas)
+    if (ran.passes, ran.preemptions) != (passes, preemptions):
+        return f"passes {ran.passes} and {passes}, preemptions {ran.preemptions} and {preemptions}"
+    apart = ran.apart(times)
+    return f"{apart} s apart" if apart > 1e-6 else ""
+
+
+@pytest.mark.parametrize("chunk", range(10))
+def test_random_configurations_equal_the_oracle(chunk: int) -> None:
+    for seed in range(chunk, CONFIGURATIONS, 10):
+        assert not differs(configuration(seed)), f"configuration({seed})"
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+@pytest.mark.parametrize("batcher", BATCHERS)
+@pytest.mark.parametrize("regime", REGIMES)
+def test_every_queue_and_batcher_in_every_regime(regime: str, batcher: str, queue: str) -> None:
+    setup = configuration(7, regime=regime, batcher=batcher, queue=queue)
+    assert not differs(setup)
+
+
+def test_memory_short_really_preempts() -> None:
+    """Else that regime would prove nothing."""
+    counts = [configuration(s, regime="memory_short", batcher="chunked").run().preemptions for s in range(12)]
+    assert sum(n > 0 for n in counts) >= 9
+
+
+class TimelessVtc(Vtc):
+    """A liar: service moves its order."""
+
+    timeless = True
+
+
+class ForeverVtc(Vtc):
+    """A liar: claims that its head never changes."""
+
+    def stable(self, now: float, decoding: Any) -> Horizon:
+        return Horizon(FOREVER)
+
+
+class TimelessAgingLongest(AgingLongest):
+    """A liar: impatience moves its order."""
+
+    timeless = True
+
+
+class DeafVtc(Vtc):
+    """Books at the end of a plan only what the engine says before a push is dropped."""
+
+    def serve(self, decoding: Any, passes: int) -> None:
+        if passes > 1:
+            super().serve(decoding, 1)
+        else:
+            super().serve(decoding, passes)
+
+
+@pytest.mark.parametrize("liar", [TimelessVtc, ForeverVtc, lambda: TimelessAgingLongest(patience=0.4), DeafVtc])
+def test_liars_are_caught(liar: Any) -> None:
+    caught = 0
+    for seed in range(24):
+        setup = configuration(seed, regime="memory_short", batcher="chunked", queue="vtc")
+        setup.queue = liar
+        caught += bool(differs(setup))
+    assert caught >= 3
