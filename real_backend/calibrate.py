@@ -1,0 +1,234 @@
+"""Calibration samples: random passes on scratch memory, timed by the same clock as the passes that count.
+
+Speed on a shared machine drifts by tens of percent over minutes, so a profile measured before a run misses it.
+Co-calibration runs one random pass after each measured one and fits the profile from those alone.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from airi_sim.core.types import Plan
+from real_backend.batch import Segment
+from real_backend.clock import Clock, Stopwatch
+from real_backend.runner import Runner
+
+if TYPE_CHECKING:
+    from airi_sim.hardware.deployment import Deployment
+    from real_backend.backend import TorchBackend
+
+DECODE_SHARE, PREFILL_SHARE = 0.45, 0.25  # the rest is mixed
+MOST_CHUNKS = 4
+MARGIN = 1.25  # shapes reach a little beyond what the run has used, so that its largest pass is not extrapolated
+WARM_UP = 3
+
+
+class Sample(NamedTuple):
+    """A pass as the runtime would describe it, and how long it took (seconds)."""
+
+    plan: Plan
+    seconds: float
+
+
+class Probe(Protocol):
+    """Takes samples for one executor."""
+
+    samples: list[Sample]
+
+    def follow(self, plan: Plan) -> None:
+        """A measured pass is over: note what range the run uses, and take one sample from that range."""
+        ...
+
+    def take(self) -> None:
+        """Take one sample from the whole range noted so far."""
+        ...
+
+    def widen(self) -> None:
+        """Use the whole range that the server's limits allow."""
+        ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest pass: sequences, tokens of one decoding job's context, prompt tokens, KV blocks of scratch memory."""
+
+    sequences: int
+    context: int
+    tokens: int
+    blocks: int = 0
+
+
+class Range:
+    """How far the passes of a run have gone, within the limits of its server."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.sequences = self.context = self.tokens = 1
+
+    def note(self, sequences: int, context: int, tokens: int) -> None:
+        limits = self.limits
+        self.sequences = _reach(self.sequences, sequences, limits.sequences)
+        self.context = _reach(self.context, context, limits.context)
+        self.tokens = _reach(self.tokens, tokens, limits.tokens)
+
+    def widen(self) -> None:
+        self.sequences, self.context, self.tokens = self.limits.sequences, self.limits.context, self.limits.tokens
+
+
+def _reach(known: int, seen: int, limit: int) -> int:
+    return max(known, min(limit, int(seen * MARGIN) + 1))
+
+
+class Shape(NamedTuple):
+    """What a pass processes: contexts of its decodes, and (tokens before, tokens now) of its chunks."""
+
+    contexts: tuple[int, ...]
+    chunks: tuple[tuple[int, int], ...]
+
+    def plan(self) -> Plan:
+        """The plan with the numbers that a TokenServer would write."""
+        return Plan(
+            -1,
+            0.0,
+            [(None, new) for _, new in self.chunks],
+            [],
+            sequences=len(self.contexts),
+            context=sum(self.contexts),
+            longest=max(self.contexts, default=0),
+            prefill_tokens=sum(new for _, new in self.chunks),
+            prefill_attention=sum(new * (2 * before + new) for before, new in self.chunks),
+            prefill_context=sum(before + new for before, new in self.chunks),
+        )
+
+
+def log_uniform(random: np.random.Generator, most: int) -> int:
+    """A whole number from 1 to `most`; each octave is as likely as the next."""
+    return min(most, int(np.exp(random.uniform(0.0, np.log(most + 1)))))
+
+
+def draw_shape(random: np.random.Generator, within: Range, block_size: int) -> Shape:
+    """Decodes of varied number and context, prompt chunks with and without context, or both."""
+    kind = random.random()
+    decodes = kind < DECODE_SHARE or kind >= DECODE_SHARE + PREFILL_SHARE
+    chunks = kind >= DECODE_SHARE
+    return Shape(
+        _contexts(random, within, block_size) if decodes else (),
+        _chunks(random, within, block_size) if chunks else (),
+    )
+
+
+def _contexts(random: np.random.Generator, within: Range, block_size: int) -> tuple[int, ...]:
+    longest = log_uniform(random, within.context)
+    shortest = 1 + int((longest - 1) * random.random())
+    drawn = random.integers(shortest, longest + 1, log_uniform(random, within.sequences))
+    fits = (drawn // block_size + 1).cumsum() <= max(within.limits.blocks, longest // block_size + 1)
+    return tuple(drawn[fits].tolist())
+
+
+def _chunks(random: np.random.Generator, within: Range, block_size: int) -> tuple[tuple[int, int], ...]:
+    tokens = log_uniform(random, min(within.tokens, within.limits.blocks * block_size))
+    pieces = int(random.integers(1, min(MOST_CHUNKS, tokens) + 1))
+    cuts = [0, *sorted(random.choice(np.arange(1, tokens), pieces - 1, replace=False).tolist()), tokens]
+    return tuple((_before(random, within, stop - start), stop - start) for start, stop in pairwise(cuts))
+
+
+def _before(random: np.random.Generator, within: Range, tokens: int) -> int:
+    """Context of a chunk: mostly none, as most prompts fit into one pass."""
+    room = min(within.context, within.limits.context) - tokens
+    return int(random.integers(0, room)) if room > 0 and random.random() < 0.4 else 0
+
+
+class GenerateProbe:
+    """Samples of a language model's passes, on a scratch cache of its own."""
+
+    def __init__(self, runner: Runner, clock: Clock, limits: Limits, seed: int) -> None:
+        self.runner = runner
+        self.clock = clock
+        self.range = Range(limits)
+        self.random = np.random.default_rng(seed)
+        self.samples: list[Sample] = []
+        for _ in range(WARM_UP):
+            self._measure(Shape((1,), ((0, 2),)))
+
+    def follow(self, plan: Plan) -> None:
+        longest_chunk = plan.prefill_context if plan.slices else 0
+        self.range.note(plan.sequences, max(plan.longest + 1, longest_chunk), plan.prefill_tokens)
+        self.take()
+
+    def widen(self) -> None:
+        self.range.widen()
+
+    def take(self) -> None:
+        shape = draw_shape(self.random, self.range, self.runner.cache.block_size)
+        self.samples.append(Sample(shape.plan(), self._measure(shape)))
+
+    def _measure(self, shape: Shape) -> float:
+        segments = self._segments(shape)
+        watch = Stopwatch(self.clock)
+        self.runner.run(segments, watch)
+        return watch.stop().seconds
+
+    def _segments(self, shape: Shape) -> list[Segment]:
+        """Sequences on blocks in random order, apart from each other as long as the scratch memory suffices."""
+        size, blocks = self.runner.cache.block_size, self.runner.cache.kv_blocks
+        order, used, segments = self.random.permutation(blocks) + 1, 0, []
+        for before, new in (*((context, 1) for context in shape.contexts), *shape.chunks):
+            need = -(-(before + new) // size)
+            table = np.take(order, np.arange(used, used + need), mode="wrap").tolist()
+            used += need
+            segments.append(Segment(before, self._noise(new), table, sample=True))
+        return segments
+
+    def _noise(self, tokens: int) -> array[int]:
+        return array("q", self.random.integers(self.runner.model.spec.vocab, size=tokens).tolist())
+
+
+class ServiceProbe:
+    """Samples of a batch service: `run(lengths, watch)` does the work for jobs of so many tokens each."""
+
+    def __init__(self, run: Callable[[list[int], Stopwatch], Any], clock: Clock, limits: Limits, seed: int) -> None:
+        self.run = run
+        self.clock = clock
+        self.range = Range(limits)
+        self.random = np.random.default_rng(seed)
+        self.samples: list[Sample] = []
+        for _ in range(WARM_UP):
+            self._measure([1])
+
+    def follow(self, plan: Plan) -> None:
+        self.range.note(len(plan.slices), max(tokens for _, tokens in plan.slices), plan.prefill_tokens)
+        self.take()
+
+    def widen(self) -> None:
+        self.range.widen()
+
+    def take(self) -> None:
+        longest = log_uniform(self.random, self.range.context)
+        lengths = self.random.integers(1, longest + 1, log_uniform(self.random, self.range.sequences)).tolist()
+        slices = [(None, tokens) for tokens in lengths]
+        self.samples.append(Sample(Plan(-1, 0.0, slices, [], prefill_tokens=sum(lengths)), self._measure(lengths)))
+
+    def _measure(self, lengths: list[int]) -> float:
+        watch = Stopwatch(self.clock)
+        self.run(lengths, watch)
+        return watch.stop().seconds
+
+
+def calibrate(
+    deployment: Deployment, backend: TorchBackend, samples: int = 300, seconds: float = 300.0
+) -> dict[str, Any]:
+    """The profile of one pool on the device at hand: `samples` random passes within the limits of its server, fewer
+    when they take more than `seconds` of wall time."""
+    probe = backend.probe(deployment)
+    probe.widen()
+    end = perf_counter() + seconds
+    while len(probe.samples) < samples and perf_counter() < end:
+        probe.take()
+    return backend.profile(deployment.name)

@@ -1,0 +1,117 @@
+"""The measured executors: what the runtime decided, done by torch, timed by a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from airi_sim.core.protocols import Script
+from airi_sim.core.types import Job, Outcome, Plan, Row
+from real_backend.calibrate import Probe
+from real_backend.clock import Clock, Split, Stopwatch
+from real_backend.runner import Runner
+from real_backend.sequences import Sequences
+
+Record = Callable[[Plan, float, Split], None]
+
+
+class Work(Protocol):
+    """What a kind of pool does with a plan."""
+
+    detailed: bool
+
+    def prepare(self, plan: Plan) -> None:
+        """Whatever is not the server's work (making prompts up); not timed."""
+        ...
+
+    def run(self, plan: Plan, watch: Stopwatch) -> Any:
+        """Do it, with laps after preparation and forward; what it returns is handed to `commit`."""
+        ...
+
+    def commit(self, plan: Plan, found: Any) -> list[Job]:
+        """The plan is over: keep what was found; returns the jobs that stop, in order of the plan."""
+        ...
+
+    def drop(self, job: int) -> None:
+        """Forget a job (by id) that was cancelled."""
+        ...
+
+
+class TorchExecutor:
+    """`Executor` of one replica: every plan is one pass, run when it starts, and lasts as long as it was measured.
+
+    After each measured pass `probe` runs one of its own, whose time is a calibration sample and not part of the run.
+    """
+
+    def __init__(self, work: Work, clock: Clock, record: Record, probe: Probe | None = None) -> None:
+        self.detailed = work.detailed
+        self.work = work
+        self.clock = clock
+        self.record = record
+        self.probe = probe
+        self._flights: dict[Plan, tuple[Any, float]] = {}
+
+    def start(self, plan: Plan, now: float) -> float:
+        """Run one pass, whatever `plan.repeat` permits; returns now plus the seconds measured."""
+        self.work.prepare(plan)
+        watch = Stopwatch(self.clock)
+        found = self.work.run(plan, watch)
+        split = watch.stop()
+        self._flights[plan] = found, split.seconds
+        self.record(plan, now, split)
+        if self.probe is not None:
+            self.probe.follow(plan)
+        return now + split.seconds
+
+    def cut(self, plan: Plan, now: float) -> float | None:
+        """A single pass has no earlier end."""
+        return None
+
+    def progress(self, plan: Plan, now: float) -> int:
+        """No pass is complete before the end of a plan of one."""
+        return 0
+
+    def finish(self, plan: Plan, now: float) -> Outcome:
+        """What the pass did; only now do its tokens count, so a plan that is aborted leaves no trace."""
+        found, seconds = self._flights.pop(plan)
+        return Outcome(1, self.work.commit(plan, found), seconds)
+
+    def abandon(self, plan: Plan) -> None:
+        """The plan will never be finished, because its server died."""
+        self._flights.pop(plan, None)
+
+    def drop(self, job: int) -> None:
+        """Forget a job (by id) that was cancelled."""
+        self.work.drop(job)
+
+
+class GenerateWork:
+    """Prompt chunks and decodes of a language model, all rows of a plan in one forward."""
+
+    detailed = True
+
+    def __init__(self, runner: Runner, script: Script, sequences: Sequences) -> None:
+        self.runner = runner
+        self.script = script
+        self.sequences = sequences
+
+    def prepare(self, plan: Plan) -> None:
+        for row in rows_of(plan):
+            self.sequences.open(row.job, self.script, self.runner.model.spec.vocab)
+
+    def run(self, plan: Plan, watch: Stopwatch) -> dict[int, int]:
+        return self.runner.run([self.sequences.segment(row) for row in rows_of(plan)], watch)
+
+    def commit(self, plan: Plan, found: dict[int, int]) -> list[Job]:
+        rows = rows_of(plan)
+        return [rows[index].job for index in sorted(found) if self.sequences.extend(rows[index].job, found[index])]
+
+    def drop(self, job: int) -> None:
+        self.sequences.drop(job)
+
+
+def rows_of(plan: Plan) -> list[Row]:
+    """The rows of a plan; ValueError if the server did not fill them."""
+    if not plan.rows:
+        raise ValueError(f"a {plan.kind} plan of server {plan.server} has no rows, which a detailed executor needs")
+    return plan.rows

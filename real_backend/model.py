@@ -1,0 +1,155 @@
+"""A decoder of the Llama and Qwen family over packed tokens: plain functions on plain tensors.
+
+RMSNorm (Zhang 2019), rotary positions in halves (Su 2021), grouped-query attention (Ainslie 2023), SwiGLU (Shazeer
+2020); optional bias on q, k, v and norm of q and k. The sequences of a pass lie one after another in one dimension;
+only attention knows where one ends, so it is a function handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize, rms_norm, scaled_dot_product_attention, silu
+
+from airi_sim.core.errors import BadInput
+from airi_sim.models.spec import ModelSpec
+from real_backend.linear import Linear, linear
+from real_backend.weights import EMBEDDING, HEAD, NORM
+
+Attend = Callable[[int, Tensor], Tensor]
+"""(layer, qkv [tokens, heads + 2 kv_heads, head_dim], already rotated) to [tokens, heads * head_dim]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer; q, k, v share one product, gate and up another."""
+
+    attention_norm: Tensor
+    qkv: Linear
+    qk_norm: Tensor | None
+    out: Linear
+    mlp_norm: Tensor
+    gate_up: Linear
+    down: Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The weights of one model on one device, shared by its replicas."""
+
+    spec: ModelSpec
+    embedding: Tensor
+    layers: tuple[Layer, ...]
+    norm: Tensor
+    head: Linear
+    frequencies: Tensor
+    device: torch.device
+    dtype: torch.dtype
+
+
+def build(spec: ModelSpec, tensors: Mapping[str, Tensor], device: str, dtype: torch.dtype) -> Model:
+    """Fuse and move the tensors of `weights.draw` or `weights.read`; BadInput for what this decoder cannot run."""
+    check(spec)
+    placed = {name: tensor.to(device=device, dtype=dtype) for name, tensor in tensors.items()}
+    steps = torch.arange(0, spec.head_dim, 2, dtype=torch.float32) / spec.head_dim
+    return Model(
+        spec=spec,
+        embedding=placed[EMBEDDING],
+        layers=tuple(_layer(spec, placed, f"model.layers.{index}.") for index in range(spec.layers)),
+        norm=placed[NORM],
+        head=linear(placed[EMBEDDING] if spec.tied else placed[HEAD]),
+        frequencies=(1.0 / spec.rope_theta**steps).to(device),
+        device=torch.device(device),
+        dtype=dtype,
+    )
+
+
+def check(spec: ModelSpec) -> None:
+    """BadInput for experts, latent attention and sliding windows, which only the simulator has."""
+    for feature, present in (
+        ("routed experts", spec.experts),
+        ("latent attention", spec.kv_rank),
+        ("a sliding window", spec.window),
+    ):
+        if present:
+            raise BadInput(
+                f"the model '{spec.name}' has {feature}, which the torch backend cannot run: take a dense "
+                "Llama or Qwen model, or backend=sim."
+            )
+
+
+def _layer(spec: ModelSpec, tensors: Mapping[str, Tensor], prefix: str) -> Layer:
+    def fused(*names: str) -> Linear:
+        biases = [tensors[key] for name in names if (key := f"{prefix}{name}.bias") in tensors]
+        weight = torch.cat([tensors[f"{prefix}{name}.weight"] for name in names])
+        return linear(weight, torch.cat(biases) if biases else None)
+
+    return Layer(
+        attention_norm=tensors[f"{prefix}input_layernorm.weight"],
+        qkv=fused("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        qk_norm=_qk_norm(spec, tensors, prefix) if spec.qk_norm else None,
+        out=fused("self_attn.o_proj"),
+        mlp_norm=tensors[f"{prefix}post_attention_layernorm.weight"],
+        gate_up=fused("mlp.gate_proj", "mlp.up_proj"),
+        down=fused("mlp.down_proj"),
+    )
+
+
+def _qk_norm(spec: ModelSpec, tensors: Mapping[str, Tensor], prefix: str) -> Tensor:
+    """One row a head, so that q and k are normalised in one go."""
+    query = tensors[f"{prefix}self_attn.q_norm.weight"].expand(spec.heads, -1)
+    key = tensors[f"{prefix}self_attn.k_norm.weight"].expand(spec.kv_heads, -1)
+    return torch.cat((query, key))
+
+
+def hidden_states(model: Model, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+    """[tokens, hidden] after the last norm, for `tokens` at `positions` (both int64 [tokens])."""
+    spec, rotated = model.spec, model.spec.heads + model.spec.kv_heads
+    x = model.embedding.index_select(0, tokens)
+    cos, sin = _rotary(model, positions)
+    for index, layer in enumerate(model.layers):
+        qkv = layer.qkv(_norm(x, layer.attention_norm, spec)).view(len(tokens), -1, spec.head_dim)
+        _rotate(qkv[:, :rotated], layer.qk_norm, cos, sin, spec)
+        x += layer.out(attend(index, qkv))
+        gate, up = layer.gate_up(_norm(x, layer.mlp_norm, spec)).chunk(2, -1)
+        x += layer.down(silu(gate).mul_(up))
+    return _norm(x, model.norm, spec)
+
+
+def _norm(x: Tensor, weight: Tensor, spec: ModelSpec) -> Tensor:
+    return rms_norm(x, (x.shape[-1],), weight, spec.rms_eps)
+
+
+def _rotary(model: Model, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine [tokens, 1, head_dim]; the first half of the sine carries the sign of the rotation."""
+    angles = torch.outer(positions, model.frequencies)
+    cos, sin = angles.cos().to(model.dtype), angles.sin().to(model.dtype)
+    return torch.cat((cos, cos), -1)[:, None], torch.cat((-sin, sin), -1)[:, None]
+
+
+def _rotate(qk: Tensor, weight: Tensor | None, cos: Tensor, sin: Tensor, spec: ModelSpec) -> None:
+    """Normalise (Qwen3) and rotate q and k where they lie, so that k and v stay one slice to be stored."""
+    x = qk if weight is None else rms_norm(qk, (spec.head_dim,), None, spec.rms_eps) * weight
+    qk.copy_(torch.addcmul(x * cos, x.roll(spec.head_dim // 2, -1), sin))
+
+
+def encode(model: Model, tokens: Tensor, lengths: list[int]) -> Tensor:
+    """Unit embedding vectors [sequences, hidden]: every token sees its whole sequence, states are averaged."""
+    positions = torch.cat([torch.arange(length, device=model.device) for length in lengths])
+    spans = tuple(positions.new_tensor([0, *lengths]).cumsum(0).tolist())
+    states = hidden_states(model, tokens, positions, lambda _, qkv: _both_ways(qkv, model.spec, spans))
+    pooled = torch.stack([states[a:b].mean(0) for a, b in pairwise(spans)])
+    return normalize(pooled.float(), dim=-1)
+
+
+def _both_ways(qkv: Tensor, spec: ModelSpec, spans: tuple[int, ...]) -> Tensor:
+    outputs = []
+    for a, b in pairwise(spans):
+        heads = qkv[a:b].transpose(0, 1)[None]
+        q, k, v = torch.split(heads, [spec.heads, spec.kv_heads, spec.kv_heads], 1)
+        outputs.append(scaled_dot_product_attention(q, k, v, enable_gqa=True)[0].transpose(0, 1).flatten(1))
+    return torch.cat(outputs)
