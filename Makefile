@@ -10,10 +10,10 @@ PYTEST_ARGS ?=
 OVERRIDES ?=
 
 # The first interpreter that is new enough and can make environments, or the one named by `make PYTHON=...`.
-define MAKE_VENV
+define MAKE_ENVIRONMENT
 @for python in $(or $(PYTHON),python3 python python3.14 python3.13 python3.12 python3.11); do \
   if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
-    echo "Making $(1) with $$($$python --version)."; exec $$python -m venv $(1); \
+    echo "Making $(@D:/bin=) with $$($$python --version)."; exec $$python -m venv $(@D:/bin=); \
   fi; \
 done; \
 echo "No Python >= 3.11 with its venv module was found: install one, or name it with make PYTHON=/path/to/python." >&2; \
@@ -21,8 +21,8 @@ exit 2
 endef
 
 define INSTALL
-@echo "Installing airi-sim$(2) into $(1) (once; minutes on a slow network)."
-@$(1)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".$(2)"
+@echo "Installing airi-sim[$(EXTRAS)] into $(@D) (once; minutes on a slow network)."
+@$(@D)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]"
 @touch $@
 endef
 
@@ -57,18 +57,18 @@ docs: $(VENV)/.test  ## run the examples of the README and the documents
 clean:  ## remove the environments and caches, keep runs
 	rm -rf $(VENV) $(SIM_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
 
-$(VENV)/bin/python:
-	$(call MAKE_VENV,$(VENV))
+$(VENV)/bin/python $(SIM_VENV)/bin/python:
+	$(MAKE_ENVIRONMENT)
 
-$(SIM_VENV)/bin/python:
-	$(call MAKE_VENV,$(SIM_VENV))
-
+$(VENV)/.demo: EXTRAS := real
 $(VENV)/.demo: $(DEPENDENCIES) | $(VENV)/bin/python
-	$(call INSTALL,$(VENV),[real])
+	$(INSTALL)
 
+$(VENV)/.test: EXTRAS := real,test,dev
 $(VENV)/.test: $(DEPENDENCIES) | $(VENV)/bin/python
-	$(call INSTALL,$(VENV),[real,test,dev])
+	$(INSTALL)
 	@touch $(VENV)/.demo
 
+$(SIM_VENV)/.test: EXTRAS := test
 $(SIM_VENV)/.test: $(DEPENDENCIES) | $(SIM_VENV)/bin/python
-	$(call INSTALL,$(SIM_VENV),[test])
+	$(INSTALL)

@@ -6,6 +6,7 @@ import random
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from airi_sim.core.errors import BadInput
 from airi_sim.core.protocols import View
@@ -17,16 +18,28 @@ MANY = 64
 
 def least(loads: Sequence[int], up: Sequence[int]) -> int:
     """The replica with the least load among those that are up; ties go to the lowest index."""
-    best = _least_of_many(loads) if len(loads) >= MANY and isinstance(loads, array) else loads.index(min(loads))
+    many = len(loads) >= MANY and isinstance(loads, array)
+    best = int(_as_numpy(loads).argmin()) if many else loads.index(min(loads))
     if up[best]:
         return best
     return min((i for i in range(len(loads)) if up[i]), key=loads.__getitem__, default=best)
 
 
-def _least_of_many(loads: array[int]) -> int:
+def spread(loads: Sequence[int], up: Sequence[int]) -> tuple[int, int]:
+    """The least and the greatest load among the replicas that are up; (0, 0) if none is."""
+    if len(loads) >= MANY and isinstance(loads, array) and isinstance(up, array):
+        alive = _as_numpy(loads)[_as_numpy(up) != 0]
+        return (int(alive.min()), int(alive.max())) if len(alive) else (0, 0)
+    if 0 in up:
+        loads = [load for load, alive in zip(loads, up, strict=True) if alive] or [0]
+    return min(loads), max(loads)
+
+
+def _as_numpy(column: Any) -> Any:
+    """The column of an array, not copied. Imported late: small pools do without numpy."""
     import numpy as np
 
-    return int(np.frombuffer(loads, dtype=loads.typecode).argmin())
+    return np.frombuffer(column, dtype=column.typecode)
 
 
 class RoundRobin:
@@ -140,10 +153,7 @@ class PrefixAffinity:
         return least(self._held, up)
 
     def _unbalanced(self, loads: Sequence[int], up: Sequence[int]) -> bool:
-        if 0 in up:
-            loads = [load for load, alive in zip(loads, up, strict=True) if alive] or [0]
-        longest = max(loads)
-        shortest = min(loads)
+        shortest, longest = spread(loads, up)
         return longest - shortest > self.balance_abs and longest > self.balance_rel * shortest
 
     def _match(self, prefix: Sequence[int]) -> tuple[int, int]:

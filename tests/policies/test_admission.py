@@ -101,6 +101,16 @@ def test_asked_too_early_it_says_how_long_is_left() -> None:
     assert bucket.admit(late, VIEW, 0.5).admit
 
 
+def test_a_wait_is_long_enough_although_floats_round() -> None:
+    bucket, now = TokenBucket(rate=6, capacity=10), 0.65
+    assert bucket.admit(job(1, 10), VIEW, 0.0).admit
+    late = job(2, 10)
+    wait_s = bucket.admit(late, VIEW, now).retry_s
+    assert wait_s is not None
+    assert now + (10 / 6 - now) < 10 / 6  # what a plain difference would do
+    assert bucket.admit(late, VIEW, now + wait_s).admit
+
+
 def test_what_can_never_fit_is_rejected_and_costs_nothing() -> None:
     bucket = TokenBucket(rate=10, capacity=10)
     verdict = bucket.admit(job(1, 11), VIEW, 0.0)

@@ -113,6 +113,16 @@ def test_sjf_by_prediction_asks_once_and_beats_prompt_length() -> None:
     assert predictor.asked == 3
 
 
+def test_a_job_that_left_and_came_back_counts_as_it_is_now() -> None:
+    queue, back = Sjf(), job(1, tokens=5)
+    queue.push(back, 0.0)
+    queue.remove(back, 0.0)
+    back.tokens = 50
+    queue.push(back, 1.0)
+    queue.push(job(2, tokens=10), 1.0)
+    assert [queue.pop(1.0).tokens, queue.pop(1.0).tokens] == [10, 50]
+
+
 @pytest.mark.parametrize("patience", [PATIENCE, inf])
 def test_memory_of_priority_aging_follows_those_who_wait(patience: float) -> None:
     queue = PriorityAging(patience)
@@ -268,6 +278,17 @@ def test_horizon_of_vtc_is_exact(prices: Any, weights: Any, served: Any, waiting
         assert queue.peek(0.0) is head
         queue.serve(decoding, 1)
         assert queue.peek(0.0) is not head
+
+
+@pytest.mark.parametrize(("behind", "ahead", "passes"), [("b", "a", 5), ("a", "b", 6)])
+def test_at_a_tie_of_counters_the_smaller_name_is_next(behind: str, ahead: str, passes: int) -> None:
+    queue = Vtc()
+    queue.serve({ahead: 5}, 1)
+    for tenant in (behind, ahead):
+        queue.requeue(job(1, tenant=tenant), 0.0)
+    assert queue.stable(0.0, {behind: 1}).passes == passes
+    queue.serve({behind: 1}, 5)
+    assert queue.peek(0.0).tenant == "a"
 
 
 def test_vtc_gives_nothing_for_idling() -> None:

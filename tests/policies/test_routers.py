@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from airi_sim.core.errors import BadInput
 from airi_sim.core.protocols import Router
-from airi_sim.policies.routers import MANY, Jsq, PowerOfTwo, PrefixAffinity, Random, RoundRobin, least
+from airi_sim.policies.routers import MANY, Jsq, PowerOfTwo, PrefixAffinity, Random, RoundRobin, least, spread
 from tests.policies.fakes import Columns, job
 
 ROUTERS: dict[str, Callable[[], Router]] = {
@@ -46,6 +46,13 @@ def test_least_is_the_first_of_the_least_loaded_that_are_up(replicas: Any) -> No
     candidates = candidates or [(load, i) for i, (load, _) in enumerate(replicas)]
     assert least(view.columns["outstanding"], view.columns["up"]) == min(candidates)[1]
     assert Jsq().route(job(), view, 0.0) == min(candidates)[1]
+
+
+@given(replicas=REPLICAS)
+def test_spread_looks_at_those_that_are_up(replicas: Any) -> None:
+    view = Columns([load for load, _ in replicas], [int(up) for _, up in replicas])
+    alive = [load for load, up in replicas if up] or [0]
+    assert spread(view.columns["outstanding"], view.columns["up"]) == (min(alive), max(alive))
 
 
 def test_round_robin_takes_turns_and_skips_who_is_down() -> None:
