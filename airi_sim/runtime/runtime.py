@@ -17,6 +17,7 @@ from airi_sim.core.log import Log
 from airi_sim.core.protocols import Admission, FaultPolicy, ModelRouter
 from airi_sim.core.types import Outcome, Plan, Program, Request, Verdict
 from airi_sim.runtime.flow import Flow
+from airi_sim.runtime.handover import Handover
 from airi_sim.runtime.job import LiveJob
 from airi_sim.runtime.pool import Pool
 
@@ -51,7 +52,7 @@ class Runtime:
         self.touched: list[Any] = []
         self.sequence = 0
         self.counts = {"offered": 0, "finished": 0, "rejected": 0, "failed": 0, "cancelled": 0, "unfinished": 0}
-        self.handovers: dict[int, Callable[[LiveJob, float], None]] = {}
+        self.handovers: dict[int, Handover] = {}
         self.forget: Callable[[Request], None] | None = None
 
     # -- the seam
@@ -89,6 +90,8 @@ class Runtime:
             self.home[server.index].publish(server, now)
             for job in ended:
                 self._over(job, now)
+        if plan.kind == "pass" and getattr(server, "parted", None):
+            self._depart(server, now)
 
     def wakeup(self) -> float:
         """The next moment `tick` wants to be called."""
@@ -144,6 +147,32 @@ class Runtime:
         pool.board.mark(pool.slot[index], up=True)
         self.touched.append(server)
 
+    def hand_over(self, job: LiveJob, target: Any, link: Any, bytes_per_token: int, now: float) -> None:
+        """Move a running job with its KV to the server `target` over `link`; see handover.py."""
+        source = self.servers[job.server]
+        move = Handover(job, source, target, link, bytes_per_token)
+        self.log.decide(GATEWAY, "hand_over", job.id, target.name, 0)
+        self.touched.append(source)
+        if move.begin(now):
+            self._depart(source, now)
+
+    def _depart(self, source: Any, now: float) -> None:
+        parted, source.parted = source.parted, []
+        for job in parted:
+            self.sequence += 1
+            move = job.moving.depart(self.sequence, now)
+            self.touched.append(source)
+            if move is not None:
+                self.handovers[move.id] = job.moving
+                self.touched.append(self.servers[move.server])
+
+    def _moved(self, move: LiveJob, now: float) -> None:
+        handover = self.handovers.pop(move.id)
+        handover.arrive(now, self._over)
+        self.touched += [handover.source, handover.target]
+        for server in (handover.source, handover.target):
+            self.home[server.index].publish(server, now)
+
     # -- requests and their programs
 
     def _enter(self, request: Request, now: float) -> None:
@@ -164,7 +193,9 @@ class Runtime:
     def _over(self, job: LiveJob, now: float) -> None:
         """A job is over, one way or another: log it, and let its program go on if all went well."""
         flow = job.flow
-        assert flow is not None
+        if flow is None:
+            self._moved(job, now)
+            return
         self.log.jobs.append(self._row(job, now))
         if not flow.over(job):
             return

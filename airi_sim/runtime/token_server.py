@@ -90,6 +90,7 @@ class TokenServer(Drafting):
         self.incoming: dict[int, int] = {}
         self.leaving: dict[int, LiveJob] = {}
         self.adopted: list[LiveJob] = []
+        self.parted: list[LiveJob] = []
         self.lane, self.partial = self.lanes[0], self.partials[0]
         self.free = self.blank = self.available = self.total
         self.cache = PrefixCache(self.unit) if self.caching else None
@@ -119,7 +120,7 @@ class TokenServer(Drafting):
             job.hashes, _ = prefix_hashes(job.prefix, job.prompt, self.hash_block, self.block)
         self.jobs[job.id] = job
         self.queued_tokens += job.tokens
-        self.inflight_tokens += job.tokens
+        self.inflight_tokens += job.prompt
         plan = self.flights[0] if self.flights else None
         if plan is None or plan.repeat == 1:
             self.queue.push(job, now)
@@ -377,6 +378,8 @@ class TokenServer(Drafting):
         if self.flights:
             self.cut_wanted = True
         if job.id in self.running:
+            if job.moving is not None:
+                return False
             if self.flights:
                 self.leaving[job.id] = job
                 return False
@@ -437,6 +440,7 @@ class TokenServer(Drafting):
             self.set_aside(job)
             del self.paused[job.id]
         self.moving[job.id] = job
+        self.parted.append(job)
 
     def expect(self, job: LiveJob, blocks: int) -> bool:
         """Set blocks and a seat aside for a job on its way; False if there is no room."""
@@ -445,6 +449,12 @@ class TokenServer(Drafting):
         self._take(blocks)
         self.incoming[job.id] = blocks
         return True
+
+    def unexpect(self, job: LiveJob) -> None:
+        """A job that was on its way will not come."""
+        blocks = self.incoming.pop(job.id, 0)
+        self.free += blocks
+        self.blank += blocks
 
     def adopt(self, job: LiveJob) -> None:
         """A job arrived with its KV: it decodes from the next pass on."""

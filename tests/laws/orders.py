@@ -43,7 +43,7 @@ class AskMeEveryPass(Longest):
 
 
 class AgingLongest(Longest):
-    """Longest first, but who waits longer than `patience` goes before, oldest first: a small job may become the head."""
+    """Longest first, but who waits longer than `patience` goes before: a small job may become the head."""
 
     timeless = False
 
