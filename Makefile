@@ -26,7 +26,7 @@ define INSTALL
 @touch $@
 endef
 
-.PHONY: help demo test test-sim check bench docs clean
+.PHONY: help demo test test-sim check check-style check-format check-types check-floors bench docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -42,10 +42,18 @@ test-sim: $(SIM_VENV)/.test  ## the simulator's tests, in an environment without
 	@$(SIM_VENV)/bin/python -c 'import airi_sim'
 	@$(SIM_VENV)/bin/python -m pytest -n 2 -m "not real and not slow" $(PYTEST_ARGS)
 
-check: $(VENV)/.test  ## style, types, floors
+check: $(addprefix check-,style format types floors)  ## style, format, types, floors
+
+check-style: $(VENV)/.test
 	@$(VENV)/bin/ruff check
+
+check-format: $(VENV)/.test
 	@$(VENV)/bin/ruff format --check
+
+check-types: $(VENV)/.test
 	@$(VENV)/bin/mypy
+
+check-floors: $(VENV)/.test
 	@$(VENV)/bin/lint-imports
 
 bench: $(VENV)/.demo  ## speed of the engine on named traces
