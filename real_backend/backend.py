@@ -28,7 +28,7 @@ from real_backend.sequences import Sequences
 from real_backend.services import EmbedWork, FlatIndex, SearchWork, embed
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-CPU_KV_BYTES = 1 << 30
+CPU_KV_BYTES = 1 << 29
 SCRATCH_BYTES = 1 << 28  # well above any cache, so that calibration reads memory as a run does
 FREE_SHARE = 0.8
 DEVICES = ("auto", "cpu", "cuda")

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from airi_sim.hardware.deployment import Deployment
     from real_backend.backend import TorchBackend
 
-DECODE_SHARE, PREFILL_SHARE = 0.45, 0.25  # the rest is mixed
-MOST_CHUNKS = 4
+DECODE_SHARE, PREFILL_SHARE = 0.55, 0.15  # the rest is mixed
+MORE_CHUNKS = 4  # a prefill takes up to so many more chunks than its tokens need
 MARGIN = 1.25  # shapes reach a little beyond what the run has used, so that its largest pass is not extrapolated
 WARM_UP = 3
 
@@ -57,7 +57,8 @@ class Probe(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest pass: sequences, tokens of one decoding job's context, prompt tokens, KV blocks of scratch memory."""
+    """The largest pass of a server: decoding sequences, tokens of one sequence, new prompt tokens, KV blocks (0: no KV
+    cache)."""
 
     sequences: int
     context: int
@@ -70,16 +71,22 @@ class Range:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.sequences = self.context = self.tokens = 1
+        self.sequences = self.context = self.tokens = self.blocks = 1
 
-    def note(self, sequences: int, context: int, tokens: int) -> None:
+    def note(self, sequences: int, context: int, tokens: int, blocks: int = 0) -> None:
+        """A pass had so many decodes, its longest sequence so many tokens; it processed so many prompt tokens and its
+        decodes held so many KV blocks."""
         limits = self.limits
         self.sequences = _reach(self.sequences, sequences, limits.sequences)
         self.context = _reach(self.context, context, limits.context)
         self.tokens = _reach(self.tokens, tokens, limits.tokens)
+        self.blocks = _reach(self.blocks, blocks, limits.blocks)
 
     def widen(self) -> None:
-        self.sequences, self.context, self.tokens = self.limits.sequences, self.limits.context, self.limits.tokens
+        """To the limits."""
+        limits = self.limits
+        self.sequences, self.context = limits.sequences, limits.context
+        self.tokens, self.blocks = limits.tokens, limits.blocks
 
 
 def _reach(known: int, seen: int, limit: int) -> int:
@@ -128,20 +135,22 @@ def _contexts(random: np.random.Generator, within: Range, block_size: int) -> tu
     longest = log_uniform(random, within.context)
     shortest = 1 + int((longest - 1) * random.random())
     drawn = random.integers(shortest, longest + 1, log_uniform(random, within.sequences))
-    fits = (drawn // block_size + 1).cumsum() <= max(within.limits.blocks, longest // block_size + 1)
+    fits = (drawn // block_size + 1).cumsum() <= max(within.blocks, longest // block_size + 1)
     return tuple(drawn[fits].tolist())
 
 
 def _chunks(random: np.random.Generator, within: Range, block_size: int) -> tuple[tuple[int, int], ...]:
     tokens = log_uniform(random, min(within.tokens, within.limits.blocks * block_size))
-    pieces = int(random.integers(1, min(MOST_CHUNKS, tokens) + 1))
+    least = -(-tokens // within.context)
+    pieces = min(tokens, int(random.integers(least, least + MORE_CHUNKS)))
     cuts = [0, *sorted(random.choice(np.arange(1, tokens), pieces - 1, replace=False).tolist()), tokens]
-    return tuple((_before(random, within, stop - start), stop - start) for start, stop in pairwise(cuts))
+    sizes = [min(stop - start, within.context) for start, stop in pairwise(cuts)]
+    return tuple((_before(random, within, size), size) for size in sizes)
 
 
 def _before(random: np.random.Generator, within: Range, tokens: int) -> int:
     """Context of a chunk: mostly none, as most prompts fit into one pass."""
-    room = min(within.context, within.limits.context) - tokens
+    room = within.context - tokens
     return int(random.integers(0, room)) if room > 0 and random.random() < 0.4 else 0
 
 
@@ -158,8 +167,9 @@ class GenerateProbe:
             self._measure(Shape((1,), ((0, 2),)))
 
     def follow(self, plan: Plan) -> None:
-        longest_chunk = plan.prefill_context if plan.slices else 0
-        self.range.note(plan.sequences, max(plan.longest + 1, longest_chunk), plan.prefill_tokens)
+        longest = max(row.start + row.tokens for row in plan.rows or ())
+        held = plan.context // self.runner.cache.block_size + plan.sequences
+        self.range.note(plan.sequences, longest, plan.prefill_tokens, held)
         self.take()
 
     def widen(self) -> None:

@@ -41,7 +41,7 @@ def test_shapes_stay_within_range_and_memory(seed: int, seqs: int, context: int,
     assert all(1 <= each <= context for each in shape.contexts)
     assert sum(each // 8 + 1 for each in shape.contexts) <= max(blocks, context // 8 + 1)
     assert sum(new for _, new in shape.chunks) <= tokens
-    assert all(new >= 1 and before >= 0 and (not before or before + new <= context) for before, new in shape.chunks)
+    assert all(new >= 1 and before >= 0 and before + new <= context for before, new in shape.chunks)
 
 
 def test_shapes_cover_decodes_prefill_and_mixed_passes_over_the_whole_range() -> None:
@@ -90,9 +90,13 @@ def test_one_sample_a_pass_and_the_run_does_not_notice(make_backend: Make) -> No
     assert runs[0].now == runs[1].now
     answers = [[list(b.results.get(1000 * i).ids) for i in range(5)] for b in (quiet, sampling)]  # type: ignore[union-attr]
     assert answers[0] == answers[1]
-    samples = sampling.probe(POOL).samples
+    probe = sampling.probe(POOL)
+    samples = probe.samples
     assert len(samples) == len(sampling.measurements()) == runs[1].passes
     assert all(sample.seconds == 3.0 for sample in samples)
+    assert max(plan.sequences for plan, _ in samples) <= 7
+    assert max(plan.longest for plan, _ in samples) <= 36
+    assert max(plan.prefill_tokens for plan, _ in samples) <= 21
 
 
 def test_a_wall_clock_is_not_delayed_by_calibration(make_backend: Make) -> None:

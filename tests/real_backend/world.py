@@ -54,6 +54,26 @@ class Ticks:
         return last - first
 
 
+def described(rows: Sequence[Row], now: float = 0.0) -> Plan:
+    """The plan of some rows, with the numbers that a TokenServer writes."""
+    decodes = [row.start for row in rows if row.start >= row.job.tokens]
+    chunks = [(row.job, row.start, row.tokens) for row in rows if row.start < row.job.tokens]
+    plan = Plan(
+        0,
+        now,
+        [(job, tokens) for job, _, tokens in chunks],
+        [job for job, start, tokens in chunks if start + tokens == job.tokens],
+        sequences=len(decodes),
+        context=sum(decodes),
+        longest=max(decodes, default=0),
+        prefill_tokens=sum(tokens for _, _, tokens in chunks),
+        prefill_attention=sum(tokens * (2 * start + tokens) for _, start, tokens in chunks),
+        prefill_context=sum(start + tokens for _, start, tokens in chunks),
+    )
+    plan.rows = list(rows)
+    return plan
+
+
 @dataclass
 class Live:
     """A job in the mini scheduler: `done` tokens in the cache, `out` generated."""
@@ -99,8 +119,7 @@ class Mini:
         return self.run(rows)
 
     def run(self, rows: Sequence[Row]) -> Outcome:
-        plan = Plan(0, self.now, [], [])
-        plan.rows = list(rows)
+        plan = described(rows, self.now)
         end = self.executor.start(plan, self.now)
         outcome = self.executor.finish(plan, end)
         self.now = end
