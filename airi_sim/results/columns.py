@@ -41,6 +41,10 @@ class Columns:
         """The column as Python strings."""
         return self._cells(column, np.object_)
 
+    def servers(self) -> tuple[list[str], Ints]:
+        """Names of the servers in order, and which of them each row is about."""
+        return codes(self.texts("server"))
+
     def _cells(self, column: str, kind: Any) -> Any:
         if isinstance(self.table, list):
             return _from_rows(self.table, self.names.index(column), kind)

@@ -149,16 +149,16 @@ def hit_rate(jobs: Columns) -> float | None:
 def utilization(plans: Columns, window: float, servers: int | None = None) -> dict[str, Any]:
     """`busy`: mean busy share of the replicas; `servers`: for each that ran, busy seconds and share (overlapping plans
     count once), mean decoding jobs while busy, most KV blocks used."""
-    server = plans.ints("server")
+    names, server = plans.servers()
     start, end, decodes = (plans.floats(name) for name in ("start_s", "end_s", "decodes"))
     blocks = plans.floats("kv_blocks")
     computing = plans.texts("kind") == "pass"
     order = np.argsort(server, kind="stable")
-    names, firsts = np.unique(server[order], return_index=True)
+    firsts = np.flatnonzero(np.diff(server[order])) + 1
     each = {}
-    for name, rows in zip(names.tolist(), np.split(order, firsts[1:]), strict=False):
+    for name, rows in zip(names, np.split(order, firsts), strict=False):
         rows = rows[computing[rows]]
-        each[str(name)] = _server(start[rows], end[rows], decodes[rows], blocks[rows], window)
+        each[name] = _server(start[rows], end[rows], decodes[rows], blocks[rows], window)
     replicas = max(servers or 0, len(each))
     busy = sum(one["busy_s"] for one in each.values()) / (replicas * window) if replicas and window > 0 else None
     return {"busy": busy, "replicas": replicas, "servers": each}

@@ -96,12 +96,12 @@ class Pictures:
 
     def timeline(self, start_s: float = 0.0, end_s: float | None = None) -> Figure:
         """What every server did when: a bar a plan, between the two times (default: all)."""
-        rows = [(run, int(server)) for run in self.runs for server in sorted(run.plans["server"].unique())]
+        rows = [(run, server) for run in self.runs for server in sorted(run.plans["server"].unique())]
         made, (axes,) = style.figure(height=1.2 + 0.32 * max(len(rows), 2))
         end = end_s if end_s is not None else max(run.summary["duration_s"] for run in self.runs)
         for place, (run, server) in enumerate(rows):
             _bars(axes, run.plans[run.plans["server"] == server], place)
-        names = [f"server {server}" + (f", {run.source}" if len(self.runs) > 1 else "") for run, server in rows]
+        names = [f"{server}" + (f", {run.source}" if len(self.runs) > 1 else "") for run, server in rows]
         axes.set_yticks(range(len(rows)), names)
         axes.set_xlim(start_s, end)
         axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -125,7 +125,7 @@ class Pictures:
         lines = []
         for run, colour in self._drawn():
             plans = _read(run, "plans")
-            x, y = levels(plans.ints("server"), plans.floats("end_s"), plans.floats(column))
+            x, y = levels(plans.servers()[1], plans.floats("end_s"), plans.floats(column))
             lines += axes.step(*style.thin(x, y), where="post", color=colour, lw=1.3)
         style.titled(axes, title, TIME, unit)
         axes.set_ylim(bottom=0)

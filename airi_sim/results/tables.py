@@ -29,7 +29,8 @@ ORDER: dict[str, tuple[str, ...]] = {
 """What the rows of a table are sorted by; ties keep the order of the log."""
 
 TEXTS = {
-    "tenant", "session", "program", "model", "status", "reason", "kind", "pool", "where", "policy", "choice", "source",
+    "tenant", "session", "program", "model", "status", "reason", "kind", "pool", "server", "where", "policy", "choice",
+    "source",
 }  # fmt: skip
 FLAGS = {"emitted"}
 

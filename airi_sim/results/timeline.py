@@ -33,9 +33,10 @@ def write_timeline(tables: Mapping[str, Any], path: str | Path) -> Path:
 
 def events(plans: Columns) -> Iterator[dict[str, Any]]:
     """Trace events, server by server names first, then plans in the order of the table."""
-    server, lane = plans.ints("server"), plans.ints("lane")
-    for number in np.unique(server).tolist():
-        yield {"ph": "M", "name": "process_name", "pid": number, "args": {"name": f"server {number}"}}
+    names, server = plans.servers()
+    lane = plans.ints("lane")
+    for number, name in enumerate(names):
+        yield {"ph": "M", "name": "process_name", "pid": number, "args": {"name": name}}
     numbers = [plans.ints(name).tolist() for name in ("passes", "decodes", "prefill_tokens", "waiting", "kv_blocks")]
     start, end = (plans.floats(name) * MICRO for name in ("start_s", "end_s"))
     rows = zip(server.tolist(), lane.tolist(), plans.texts("kind"), start.tolist(), end.tolist(), *numbers, strict=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from airi_sim.results.columns import Columns, Floats, Ints
 
-Lane = tuple[int, int]
+Lane = tuple[str, int]
 
 
 def lane_ends(plans: Columns) -> dict[Lane, Floats]:
@@ -19,7 +19,8 @@ def lane_ends(plans: Columns) -> dict[Lane, Floats]:
     names = ("start_s", "end_s", "first_s")
     start, end, first = (plans.floats(name)[kept] for name in names)
     passes = plans.ints("passes")[kept]
-    groups = by_lane(plans.ints("server")[kept], plans.ints("lane")[kept])
+    names_of, server = plans.servers()
+    groups = by_lane(names_of, server[kept], plans.ints("lane")[kept])
     return {lane: pass_ends(start[rows], end[rows], passes[rows], first[rows]) for lane, rows in groups.items()}
 
 
@@ -41,14 +42,14 @@ def pass_ends(start: Floats, end: Floats, passes: Ints, first: Floats) -> Floats
     return ends
 
 
-def by_lane(server: Ints, lane: Ints) -> dict[Lane, Ints]:
+def by_lane(names: list[str], server: Ints, lane: Ints) -> dict[Lane, Ints]:
     """Places of the rows of each lane, in the order they come."""
     if not len(server):
         return {}
     order = np.lexsort((lane, server))
     changed = (np.diff(server[order]) != 0) | (np.diff(lane[order]) != 0)
     groups = np.split(order, np.flatnonzero(changed) + 1)
-    return {(int(server[rows[0]]), int(lane[rows[0]])): rows for rows in groups}
+    return {(names[server[rows[0]]], int(lane[rows[0]])): rows for rows in groups}
 
 
 class Tokens:
@@ -57,7 +58,8 @@ class Tokens:
     def __init__(self, plans: Columns, spans: Columns) -> None:
         self.ends = lane_ends(plans)
         self.job, self.first, self.last = (spans.ints(name) for name in ("job", "first_pass", "last_pass"))
-        self.server, self.lane = spans.ints("server"), spans.ints("lane")
+        self.names, self.server = spans.servers()
+        self.lane = spans.ints("lane")
         joined = spans.floats("joined_s")
         self.entry = np.where(spans.ints("emitted") > 0, joined, np.nan)
         """When a span's first token came with joining; nan where joining emitted none."""
@@ -73,7 +75,7 @@ class Tokens:
         to it come the gaps from joining to the first pass, and those between two spans of a job (preemption)."""
         values, weights = [np.empty(0)], [np.empty(0, np.int64)]
         head, tail = self.entry.copy(), self.entry.copy()
-        for lane, rows in by_lane(self.server, self.lane).items():
+        for lane, rows in by_lane(self.names, self.server, self.lane).items():
             ends = self._ends(lane)
             rows = rows[np.minimum(self.last[rows], len(ends)) > self.first[rows]]
             first, last = self.first[rows], np.minimum(self.last[rows], len(ends))
@@ -90,7 +92,7 @@ class Tokens:
         return pooled[kept], counts[kept]
 
     def _of_span(self, row: int) -> Floats:
-        ends = self._ends((int(self.server[row]), int(self.lane[row])))[self.first[row] : self.last[row]]
+        ends = self._ends((self.names[self.server[row]], int(self.lane[row])))[self.first[row] : self.last[row]]
         entry = self.entry[row : row + 1]
         return np.concatenate([entry[~np.isnan(entry)], ends])
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from airi_sim.core.errors import BadInput
 from airi_sim.core.log import Log
-from airi_sim.core.types import FOREVER
+from airi_sim.core.types import FOREVER, Request
 from airi_sim.engine.backends import Backend, SimBackend, server_name
 from airi_sim.engine.driver import Driver
 from airi_sim.runtime.pool import Pool
@@ -47,7 +47,7 @@ class Programs(dict[str, Any]):
     def __init__(self) -> None:
         super().__init__(PROGRAMS)
 
-    def get(self, name: str, default: Any = None) -> Any:  # noqa: ARG002
+    def get(self, name: str, default: Any = None) -> Any:
         if name not in self:
             self[name] = program(name)
         return self[name]
@@ -73,7 +73,7 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
         concurrency=concurrency,
     )
     script = LengthScript(workload.hash_block, config["seed"])
-    runtime.forget = script.forget
+    runtime.forget = _forgetters(script, backend)
     executors = [
         backend.executor(plan.deployment, i, script) for plan in plans for i in range(plan.deployment.replicas)
     ]
@@ -94,19 +94,30 @@ def build_backend(config: Mapping[str, Any]) -> Backend:
     if node.get("name") == "sim":
         return SimBackend()
     try:
-        return instantiate({k: v for k, v in node.items() if k != "name"}, "backend")  # type: ignore[no-any-return]
+        return instantiate({k: v for k, v in node.items() if k != "name"}, "backend")
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
         raise BadInput(
-            "backend=torch needs PyTorch, which is not installed: install the extra 'real' (pip install 'airi-sim[real]')."
+            "backend=torch needs PyTorch, which is not installed: pip install 'airi-sim[real]' brings it."
         ) from None
+
+
+def _forgetters(script: LengthScript, backend: Any) -> Callable[[Request], None]:
+    """Whatever remembers a request lets go of it when it ends."""
+    release = getattr(backend, "forget", None)
+    if release is None:
+        return script.forget
+
+    def forget(request: Request) -> None:
+        script.forget(request)
+        release(request)
+
+    return forget
 
 
 def _sized(plan: PoolPlan, backend: Any) -> PoolPlan:
     """torch knows its own memory: the number of KV blocks comes from there unless it is given."""
-    from dataclasses import replace
-
     deployment = plan.deployment
     if deployment.kind != "generate" or deployment.kv_blocks:
         return plan

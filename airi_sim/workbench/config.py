@@ -110,6 +110,14 @@ def _keys(group: str, option: str) -> list[str]:
 
 def plain(config: DictConfig) -> dict[str, Any]:
     """The config as plain values, everything resolved, Hydra's own part left out."""
-    values = OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]), resolve=True)
+    values = OmegaConf.to_container(
+        OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"]), resolve=True
+    )
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
+
+
+def show_config(config: DictConfig) -> int:
+    """Print the composed config (`--cfg`)."""
+    print(OmegaConf.to_yaml(OmegaConf.create(plain(config))), end="")
+    return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import subprocess
 import sys
@@ -22,8 +23,15 @@ from airi_sim.workbench.paths import PACKAGE
 from airi_sim.workbench.progress import Progress
 
 
-def execute(config: Mapping[str, Any], folder: Path, backend: Backend | None = None, label: str = "") -> dict[str, Any]:
+def execute(config: Mapping[str, Any], folder: Path, label: str = "") -> dict[str, Any]:
     """Run a config and write its run folder; returns the summary. Nothing is written before the run is over."""
+    perform(config, folder, None, label)
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return summary
+
+
+def perform(config: Mapping[str, Any], folder: Path, backend: Backend | None, label: str) -> World:
+    """Build, run and write; returns the world with everything it logged."""
     progress = Progress(label or ("measuring" if config["backend"]["name"] != "sim" else "simulating"))
     world = build(config, backend, progress)
     check_folder(folder)
@@ -41,7 +49,7 @@ def execute(config: Mapping[str, Any], folder: Path, backend: Backend | None = N
         decisions_hash=world.log.decisions_hash(),
     )
     write_run(config, folder, world, summary)
-    return summary
+    return world
 
 
 def write_run(config: Mapping[str, Any], folder: Path, world: World, summary: dict[str, Any]) -> None:

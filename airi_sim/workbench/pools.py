@@ -34,9 +34,11 @@ def instantiate(node: Mapping[str, Any], what: str) -> Any:
     arguments = {key: value for key, value in node.items() if not key.startswith("_")}
     module, _, name = str(node["_target_"]).rpartition(".")
     target = getattr(import_module(module), name)
+    parameters = signature(target).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for key in arguments:
-        if key not in signature(target).parameters:
-            raise unknown(f"key of {what}", key, signature(target).parameters)
+        if key not in parameters and not open_ended:
+            raise unknown(f"key of {what}", key, parameters)
     return target(**arguments)
 
 
@@ -62,15 +64,16 @@ def _plan(name: str, pool: Mapping[str, Any], config: Mapping[str, Any], hash_bl
     model = _part(config, pool, "model") if kind != "search" else None
     accelerator, serving = _part(config, pool, "accelerator"), instantiate(config["serving"], "serving")
     tp = pool.get("tp", 1)
+    precision = config["backend"]["precision"] if measured else config["precision"]
     blocks = server["kv_blocks"] or 0
-    if kind == "generate" and not measured:
+    if kind == "generate" and model is not None and not measured:
         room = kv_blocks(
             model, accelerator, serving, config["precision"], tp, server["block_size"],
             server["gpu_memory_utilization"], server["max_num_batched_tokens"],
         )  # fmt: skip
         blocks = blocks or room
     deployment = Deployment(
-        name, kind, model, accelerator, serving, config["precision"], pool.get("replicas", 1), tp,
+        name, kind, model, accelerator, serving, precision, pool.get("replicas", 1), tp,
         server["block_size"], blocks, server["max_num_seqs"], server["max_num_batched_tokens"],
         server["prefix_caching"], hash_block, dict(pool.get("service") or {}),
     )  # fmt: skip
@@ -99,4 +102,3 @@ def _policies(name: str, own: Mapping[str, Any], config: Mapping[str, Any]) -> d
         if kind not in common:
             raise unknown(f"policy kind of pool '{name}'", str(kind), common)
     return {kind: policy_node(kind, own.get(kind), node, config["seed"]) for kind, node in common.items()}
-

@@ -1,0 +1,82 @@
+"""The `airi` command: a verb, then Hydra overrides. 0 = done, 1 = a check failed, 2 = bad input (one sentence)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from airi_sim.core.errors import BadInput, unknown
+
+VERBS = {
+    "run": "one run: simulated (default) or measured (backend=torch)",
+    "compare": "the same config simulated and measured, side by side",
+    "calibrate": "measure the device at hand and write a hardware profile",
+    "validate": "validate=parity: replay a measured run, decision by decision",
+    "report": "(re)build the HTML report of run folders: airi report DIR...",
+}
+FLAGS = ("--debug", "--help", "-h", "--cfg", "--version")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words or os.environ.get("HYDRA_FULL_ERROR") == "1"
+    try:
+        return _dispatch(words)
+    except BadInput as error:
+        if debug:
+            raise
+        print(f"airi: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("airi: interrupted; nothing was written that is not complete.", file=sys.stderr)
+        return 130
+
+
+def _dispatch(words: list[str]) -> int:
+    flags = [word for word in words if word in FLAGS]
+    rest = [word for word in words if word not in FLAGS]
+    if "--version" in flags:
+        from airi_sim import __version__
+
+        print(f"airi_sim {__version__}")
+        return 0
+    if not rest:
+        print(usage())
+        return 0 if flags else 2
+    verb, overrides = rest[0], rest[1:]
+    if verb not in VERBS:
+        raise unknown("verb", verb, VERBS)
+    if "--help" in flags or "-h" in flags:
+        print(help_of(verb))
+        return 0
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    command = import_module(f"airi_sim.workbench.verbs.{verb}").command
+    return int(command(overrides, show="--cfg" in flags))
+
+
+def usage() -> str:
+    """What `airi` alone prints."""
+    verbs = "\n".join([f"  {name:10} {what}" for name, what in VERBS.items()])
+    return f"usage: airi VERB [key=value ...]\n\n{verbs}\n\nairi VERB --help lists groups and keys."
+
+
+def help_of(verb: str) -> str:
+    """Groups with their choices, and every key with its default."""
+    from airi_sim.workbench.paths import conf_dir, options
+
+    groups = sorted({str(path.parent.relative_to(conf_dir())) for path in conf_dir().glob("*/**/*.yaml")})
+    lines = [f"airi {verb}: {VERBS[verb]}", "", "groups (group=choice):"]
+    lines += [f"  {group}: {', '.join(options(group))}" for group in groups]
+    keys = (conf_dir() / "config.yaml").read_text().split("\nseed:", 1)[1].split("\nhydra:")[0]
+    lines += ["", "keys (key=value) and defaults:", "  seed:" + keys.replace("\n", "\n  ").rstrip()]
+    lines += ["", "flags: --cfg prints the config, --debug shows tracebacks; hydra.run.dir=DIR names the run folder."]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

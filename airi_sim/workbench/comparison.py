@@ -1,0 +1,131 @@
+"""One config in both worlds: measure, calibrate on what ran beside the measurement, simulate, replay, compare.
+
+The cost model is fitted on calibration batches that were interleaved with the measured passes outside the clock, never
+on the passes it predicts. The replay puts the measured durations into the simulator: every decision must be the same.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airi_sim.core.errors import BadInput
+from airi_sim.engine.backends import ReplayBackend
+from airi_sim.engine.executors import ReplayEnded
+from airi_sim.results.parity import Parity, first_divergence
+from airi_sim.results.run import Run, load
+from airi_sim.workbench.build import World, build, build_backend
+from airi_sim.workbench.execute import execute, perform
+from airi_sim.workbench.plugins import group_node
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass
+class Comparison:
+    """One policy set in both worlds."""
+
+    name: str
+    sim: Run
+    measured: Run
+    repeat: Run | None
+    table: pd.DataFrame
+    parity: Parity
+    profile: dict[str, Any]
+
+    @property
+    def mean_error(self) -> float:
+        """Mean absolute error over mean, p50 and p95 of TTFT, TPOT and E2E, in percent."""
+        rows = [f"{metric}_{figure}" for metric in ("ttft", "tpot", "e2e") for figure in ("mean", "p50", "p95")]
+        return float(self.table.loc[rows, "error_pct"].abs().mean())
+
+
+def compare_all(config: Mapping[str, Any], folder: Path) -> list[Comparison]:
+    """A comparison for each policy set of `compare.policies` (or for the policies of the config)."""
+    sets = config["compare"]["policies"] or {"": {}}
+    if config["backend"]["name"] == "sim":
+        raise BadInput("compare measures too: give it a backend that does (backend=torch), not backend=sim.")
+    return [compare_one(name, with_policies(config, chosen), folder / name) for name, chosen in sets.items()]
+
+
+def with_policies(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with some policies replaced, by name or by node."""
+    copy = deepcopy(dict(config))
+    for kind, policy in chosen.items():
+        if kind not in copy["policy"]:
+            raise BadInput(f"compare.policies: '{kind}' is no kind of policy; there are {', '.join(copy['policy'])}.")
+        named = isinstance(policy, str)
+        copy["policy"][kind] = group_node(f"policy/{kind}", policy, copy["seed"]) if named else policy
+    return copy
+
+
+def compare_one(name: str, config: Mapping[str, Any], folder: Path) -> Comparison:
+    """Measure (twice, for the noise floor), calibrate, simulate, replay."""
+    from airi_sim.results.compare import compare
+
+    title = f"{name}: " if name else ""
+    backend = build_backend(config)
+    world = perform(config, folder / "measured", backend, f"{title}measuring")
+    profile = _profile(config, backend, folder)
+    repeat = None
+    if config["compare"]["repeat"]:
+        again = {**config, "backend": {**config["backend"], "cocalibrate": False}}
+        execute(again, folder / "repeat", label=f"{title}measuring again, for the noise floor")
+        repeat = load(folder / "repeat")
+    pinned = pin_memory(config, world)
+    execute(simulated(pinned, profile), folder / "sim", label=f"{title}simulating")
+    parity = replay(pinned, world)
+    sim, measured = load(folder / "sim"), load(folder / "measured")
+    content = json.loads(profile.read_text())
+    return Comparison(name, sim, measured, repeat, compare(sim, measured, repeat), parity, content)
+
+
+def _profile(config: Mapping[str, Any], backend: Any, folder: Path) -> Path:
+    """The profile to predict with: a given one, or the fit of what was sampled beside the measured passes."""
+    given = config["compare"]["profile"]
+    if given:
+        return Path(given)
+    path = folder / "profile.json"
+    path.write_text(json.dumps(backend.profile(), indent=1))
+    return path
+
+
+def pin_memory(config: Mapping[str, Any], world: World) -> dict[str, Any]:
+    """The config with the KV blocks that the measured run really had."""
+    copy = deepcopy(dict(config))
+    copy["pools"] = {name: dict(pool) for name, pool in (copy["pools"] or {"default": copy["pool"]}).items()}
+    for plan in world.plans:
+        pool = copy["pools"].get(plan.deployment.name)
+        if pool is not None and plan.deployment.kind == "generate":
+            pool["server"] = {**(pool.get("server") or {}), "kv_blocks": plan.deployment.kv_blocks}
+    return copy
+
+
+def simulated(config: Mapping[str, Any], profile: Path) -> dict[str, Any]:
+    """The same config in the simulated world, on the calibrated device."""
+    copy = deepcopy(dict(config))
+    copy["precision"] = copy["backend"]["precision"]
+    copy["backend"] = {"name": "sim"}
+    copy["accelerator"] = {**group_node("accelerator", "profile"), "path": str(profile)}
+    for pool in (copy["pools"] or {}).values():
+        pool.pop("accelerator", None)
+    return copy
+
+
+def replay(config: Mapping[str, Any], measured: World) -> Parity:
+    """Run the config again in the simulator with the measured durations, and compare the decisions."""
+    durations: dict[str, list[float]] = {}
+    for row in sorted(measured.log.plans, key=lambda row: float(row[2])):
+        durations.setdefault(row[0], []).append(row[10])
+    world = build({**config, "precision": config["backend"]["precision"]}, ReplayBackend(durations))
+    try:
+        world.driver.run(iter(world.workload))
+    except ReplayEnded as error:
+        print(f"replay: {error}", file=sys.stderr)
+    return first_divergence(measured.log.decisions, world.log.decisions)

@@ -1,0 +1,63 @@
+"""airi compare: the same config simulated and measured, side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from airi_sim.results.compare import format_table
+from airi_sim.workbench.comparison import Comparison, compare_all
+from airi_sim.workbench.config import load_config, plain, show_config
+from airi_sim.workbench.reports import report_comparison
+
+
+def command(overrides: Sequence[str], show: bool = False) -> int:
+    """Compare, print a table for each policy set, write the report; 1 if a replay took another decision."""
+    named = any(word.startswith("backend=") for word in overrides)
+    config = load_config([*overrides] if named else ["backend=torch", *overrides])
+    if show:
+        return show_config(config)
+    folder = Path(config.hydra.run.dir)
+    found = compare_all(plain(config), folder)
+    checks = [check for comparison in found for check in checks_of(comparison)]
+    (folder / "checks.json").write_text(json.dumps(checks, indent=1))
+    report = report_comparison(found, folder)
+    print("\n\n".join([text_of(comparison) for comparison in found]))
+    print(f"\nreport: {report}")
+    print("next: swap a policy, e.g. policy/queue=sjf, or write your own: docs/extending.md shows one in 12 lines.")
+    return 0 if all(check["passed"] for check in checks) else 1
+
+
+def checks_of(comparison: Comparison) -> list[dict[str, Any]]:
+    """The lines of checks.json: parity must hold, the error is reported beside its noise floor."""
+    parity = comparison.parity
+    name = comparison.name or "config"
+    noise = comparison.table["noise_pct"].mean()
+    return [
+        {
+            "name": f"{name}: decisions identical when the measured durations are replayed",
+            "figure": 100.0 * parity.same / max(1, parity.total), "limit": 100.0, "unit": "%",
+            "passed": parity.identical, "detail": str(parity),
+        },
+        {
+            "name": f"{name}: mean error over mean, p50, p95 of TTFT, TPOT, E2E", "figure": comparison.mean_error,
+            "limit": None, "unit": "%", "passed": True, "detail": f"repeat-run noise {noise:.1f} % over all metrics",
+        },
+    ]  # fmt: skip
+
+
+def text_of(comparison: Comparison) -> str:
+    """What the terminal shows for one policy set."""
+    measured, engine = comparison.measured.summary, comparison.measured.summary["engine"]
+    section = comparison.profile["kinds"]["generate"]
+    lines = [
+        f"== {comparison.name or 'simulated and measured'} ==",
+        format_table(comparison.table),
+        f"decisions: {comparison.parity} (measured durations replayed)",
+        f"error: {comparison.mean_error:.1f} % mean over mean, p50, p95 of TTFT, TPOT, E2E",
+        f"measured: {engine['passes']:,} passes in {engine['wall_s']:.0f} s on {comparison.profile['device']}, "
+        f"calibrated on {section['samples']:,} batches beside them",
+    ]
+    return "\n".join(lines + [f"warning: {text}" for text in measured["provenance"]["warnings"]])
