@@ -46,6 +46,8 @@ class TorchBackend:
     """
 
     source = "torch"
+    detailed = True
+    detailed = True
 
     def __init__(
         self,

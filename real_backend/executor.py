@@ -52,11 +52,15 @@ class TorchExecutor:
         self._flights: dict[Plan, tuple[Any, float]] = {}
 
     def start(self, plan: Plan, now: float) -> float:
-        """Run one pass, whatever `plan.repeat` permits; returns now plus the seconds measured."""
+        """Run one pass, whatever `plan.repeat` permits; returns now plus the seconds measured.
+
+        Plans whose server died are never finished; they are forgotten here.
+        """
         self.work.prepare(plan)
         watch = Stopwatch(self.clock)
         found = self.work.run(plan, watch)
         split = watch.stop()
+        self._flights = {flight: kept for flight, kept in self._flights.items() if flight.live}
         self._flights[plan] = found, split.seconds
         self.record(plan, now, split)
         if self.probe is not None:
@@ -75,10 +79,6 @@ class TorchExecutor:
         """What the pass did; only now do its tokens count, so a plan that is aborted leaves no trace."""
         found, seconds = self._flights.pop(plan)
         return Outcome(1, self.work.commit(plan, found), seconds)
-
-    def abandon(self, plan: Plan) -> None:
-        """The plan will never be finished, because its server died."""
-        self._flights.pop(plan, None)
 
     def drop(self, job: int) -> None:
         """Forget a job (by id) that was cancelled."""

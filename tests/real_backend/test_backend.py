@@ -94,6 +94,7 @@ def test_the_config_builds_it() -> None:
     yaml = pytest.importorskip("yaml")
     text = (Path(__file__).parents[2] / "conf" / "backend" / "torch.yaml").read_text(encoding="utf-8")
     options = yaml.safe_load(text)
+    assert options.pop("name") == TorchBackend.source
     assert options.pop("_target_") == f"{TorchBackend.__module__}.{TorchBackend.__name__}"
     backend = TorchBackend(**options | {"seed": 0, "device": "cpu"})
     backend.close()

@@ -117,7 +117,7 @@ def test_another_replica_goes_on_with_a_job_of_a_dead_one(make_backend: Make, ex
     plan = Plan(0, 0.0, [], [])
     plan.rows = [Row(live.job, live.done, live.left, [*live.table, 60]) for live in doomed.live.values()]
     executor.start(plan, 0.0)
-    executor.abandon(plan)
+    plan.live = False
     for live in doomed.live.values():
         live.job.tokens = live.job.prompt + live.out
         live.done, live.table = 0, []

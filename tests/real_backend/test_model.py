@@ -228,4 +228,3 @@ def test_logits_are_those_of_transformers(spec: ModelSpec) -> None:
         expected = hugging_face(spec)(torch.tensor([TEXT])).logits[0]
     for cuts in ([], [13, 14, 30]):
         assert torch.allclose(in_passes(build(spec), cache(spec), cuts), expected, atol=1e-4)
-    assert spec is not QWEN2 or weights.shapes(spec).keys() >= {"model.layers.0.self_attn.q_proj.bias"}
