@@ -161,7 +161,6 @@ class Plan:
         start: float,
         slices: list[tuple[Any, int]],
         ends: list[Any],
-        *,
         kind: str = "pass",
         sequences: int = 0,
         context: int = 0,

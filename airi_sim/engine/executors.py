@@ -87,12 +87,17 @@ class CostExecutor:
         if plan.joins:
             self.stops.join(plan)
         passes = plan.repeat
-        if passes > 1:
-            passes = min(passes, valid, self.stops.lanes[plan.lane].next_stop())
-            if plan.until < inf:
-                passes = min(passes, boundary(first, step, plan.until - now))
+        if passes == 1:
+            return now + first
+        stop = self.stops.lanes[0].next_stop()
+        if stop < passes:
+            passes = stop
+        if valid < passes:
+            passes = valid
+        if plan.until < inf:
+            passes = min(passes, boundary(first, step, plan.until - now))
         self.passes, self.first, self.step = passes, first, step
-        return now + (first if passes == 1 else passes * first + step * (passes * (passes - 1) * 0.5))
+        return now + (passes * first + step * (passes * (passes - 1) * 0.5))
 
     def cut(self, plan: Plan, now: float) -> float | None:
         if plan.repeat == 1 or self.passes == 1:
@@ -109,9 +114,9 @@ class CostExecutor:
         return min(boundary(self.first, self.step, now - plan.start), self.passes) - 1
 
     def finish(self, plan: Plan, now: float) -> Outcome:
-        passes = self.passes if plan.repeat > 1 else 1
-        first = self.first if passes > 1 else now - plan.start
-        return Outcome(passes, self.stops.over(plan, passes), first)
+        if plan.repeat == 1 or self.passes == 1:
+            return Outcome(1, self.stops.over(plan, 1), now - plan.start)
+        return Outcome(self.passes, self.stops.over(plan, self.passes), self.first)
 
 
 def total(first: float, step: float, passes: int) -> float:

@@ -82,12 +82,13 @@ class Drafting:
         lane = self.lane
         span = 1 + self.lookahead
         need = lane.growth(span)
-        while need > self.free:
-            self.preempt(self._victim(now), now)
-            need = lane.growth(span)
+        if need > self.free:
+            while need > self.free:
+                self.preempt(self._victim(now), now)
+                need = lane.growth(span)
         self.decodes = True
-        self.reserved = need
         self.budget -= lane.count
+        self.reserved = need
         if need:
             self._take(need)
 

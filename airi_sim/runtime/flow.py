@@ -28,10 +28,12 @@ class Flow:
     def step(self, now: float) -> list[LiveJob] | None:
         """The next jobs, or None when the program is over."""
         try:
-            value: Any = self._value()
-            calls = self.program.send(value)
+            calls: Any = self.program.send(self._value() if self.made else None)
         except StopIteration:
             return None
+        if type(calls) is Call:
+            self.wants_list = False
+            return [self._job(calls, now)]
         self.wants_list = isinstance(calls, list)
         todo = calls if isinstance(calls, list) else [calls]
         if not todo or not all(isinstance(call, Call) for call in todo):
@@ -48,12 +50,9 @@ class Flow:
         self.jobs[job.id] = job
         return job
 
-    def _value(self) -> Reply | list[Reply] | None:
-        if not self.made:
-            return None
-        replies = sorted(self.replies)
-        self.replies = []
-        return replies if self.wants_list else replies[0]
+    def _value(self) -> Reply | list[Reply]:
+        replies, self.replies = self.replies, []
+        return sorted(replies) if self.wants_list else replies[0]
 
     def over(self, job: LiveJob) -> bool:
         """A job is over; True when the program can go on."""

@@ -15,10 +15,11 @@ class Lockstep:
     passes p with p = g0 - n0 (mod block): `phases` counts jobs by that residue, so the growth of a pass is one look-up.
     """
 
-    __slots__ = ("accounts", "block", "context", "count", "field", "heap", "index", "passes", "phases")
+    __slots__ = ("accounts", "block", "context", "count", "field", "heap", "index", "passes", "phases", "ranked")
 
     def __init__(self, block: int, field: str | None = None, index: int = 0) -> None:
         self.block = block
+        self.ranked = False
         self.field = field
         self.index = index
         self.passes = self.count = self.context = 0
@@ -35,13 +36,17 @@ class Lockstep:
         self.count += 1
         self.context += context
         self.phases[(passes - context) % self.block] += 1
-        heap = self.heap
-        while heap and heap[0][2].lane is not self:
-            heappop(heap)
-        heappush(heap, (passes - context, job.id, job))
+        if self.ranked:
+            self._rank(job, passes - context)
         if self.field is not None:
             account = getattr(job, self.field)
             self.accounts[account] = self.accounts.get(account, 0) + 1
+
+    def _rank(self, job: LiveJob, key: int) -> None:
+        heap = self.heap
+        while heap and heap[0][2].lane is not self:
+            heappop(heap)
+        heappush(heap, (key, job.id, job))
 
     def leave(self, job: LiveJob) -> int:
         """Take `job` out, settle its output tokens, and return the tokens it holds."""
@@ -68,7 +73,7 @@ class Lockstep:
         return job.n0 + self.passes - job.g0
 
     def longest(self) -> int:
-        """The longest context of a member, 0 if there is none."""
+        """The longest context of a member, 0 if there is none. Kept only if `ranked` (set before anybody joins)."""
         heap = self.heap
         while heap and (heap[0][2].lane is not self or heap[0][2].g0 - heap[0][2].n0 != heap[0][0]):
             heappop(heap)
@@ -82,7 +87,8 @@ class Lockstep:
         job.out += extra
         self.phases[(job.g0 - job.n0) % self.block] += 1
         self.context += extra
-        heappush(self.heap, (job.g0 - job.n0, job.id, job))
+        if self.ranked:
+            self._rank(job, job.g0 - job.n0)
         return -(-self.tokens(job) // self.block) - before
 
     def growth(self, passes: int) -> int:

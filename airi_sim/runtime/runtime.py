@@ -46,6 +46,7 @@ class Runtime:
         self.home = [pool for pool in pools for _ in pool.servers]
         self.stale = any(pool.board.period for pool in pools)
         self.always = bool(getattr(admission, "always", False))
+        self.able: dict[tuple[str, str], dict[str, Pool]] = {}
         self.flows: dict[int, Flow] = {}
         self.outside: deque[Request] = deque()
         self.timers: list[tuple[float, int, Any]] = []
@@ -90,7 +91,7 @@ class Runtime:
             self.home[server.index].publish(server, now)
             for job in ended:
                 self._over(job, now)
-        if plan.kind == "pass" and getattr(server, "parted", None):
+        if server.parted:
             self._depart(server, now)
 
     def wakeup(self) -> float:
@@ -241,7 +242,10 @@ class Runtime:
         self._route(job, pool, now)
 
     def _choose(self, job: LiveJob, now: float) -> Pool | None:
-        able = {name: pool for name, pool in self.pools.items() if pool.serves(job)}
+        able = self.able.get((job.kind, job.model))
+        if able is None:
+            able = {name: pool for name, pool in self.pools.items() if pool.serves(job)}
+            self.able[job.kind, job.model] = able
         if len(able) < 2:
             return next(iter(able.values()), None)
         views = {name: pool.board for name, pool in able.items()}

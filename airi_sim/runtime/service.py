@@ -22,6 +22,7 @@ class Station:
         self.flights: list[Plan] = []
         self.jobs: dict[int, LiveJob] = {}
         self.running: dict[int, LiveJob] = {}
+        self.parted: list[LiveJob] = []
         self.up = True
         self.cut_wanted = False
         self.wake = inf
