@@ -24,14 +24,12 @@ from airi_sim.runtime.runtime import Runtime
 class At(Event):
     """Calls `callback(event)` at the absolute time `at`; SimPy's own timeouts are relative and lose bits."""
 
-    __slots__ = ()
+    _ok = True
+    _defused = False
 
     def __init__(self, env: Environment, at: float, order: int, callback: Callable[[Any], None], value: Any) -> None:
-        self.env = env
         self.callbacks = [callback]
         self._value = value
-        self._ok = True
-        self._defused = False
         heappush(env._queue, (at, order, next(env._eid), self))  # type: ignore[misc]
 
 
@@ -144,11 +142,12 @@ class Driver:
         for server in touched:
             if server.cut_wanted:
                 self._cut(server, now)
-            if len(server.flights) < server.depth:
+            if not server.flights or len(server.flights) < server.depth:
                 self._start(server, now)
         touched.clear()
-        if self.runtime.timers and self.runtime.timers[0][0] < self.timer:
-            self.timer = self.runtime.timers[0][0]
+        timers = self.runtime.timers
+        if timers and timers[0][0] < self.timer:
+            self.timer = timers[0][0]
             At(self.env, self.timer, TIMER, self._tick, self.timer)
 
     def _cut(self, server: Any, now: float) -> None:
@@ -160,14 +159,15 @@ class Driver:
                 At(self.env, end, COMPLETION, self._done, (plan, end))
 
     def _start(self, server: Any, now: float) -> None:
-        executor = self.executors[server.index]
-        while len(server.flights) < server.depth and self._granted(server):
+        while self.devices is None or self._granted(server):
             plan = self.runtime.plan(server, now)
             if plan is None:
                 self._release(server.index)
                 return
-            plan.end = end = executor.start(plan, now)
+            plan.end = end = self.executors[server.index].start(plan, now)
             At(self.env, end, COMPLETION, self._done, (plan, end))
+            if len(server.flights) >= server.depth:
+                return
 
     # -- shared accelerators
 

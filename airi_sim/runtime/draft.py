@@ -49,8 +49,7 @@ class Drafting:
     decodes: bool
     closed: bool
     preempted: bool
-    admitted: int
-    requeued: int
+    ghosts: int
     queued_tokens: int
     attention: int
     context: int
@@ -114,7 +113,7 @@ class Drafting:
         if live.id in self.running:
             raise PolicyError(f"{self._who()} admitted job {job.id} twice: a running job must not be admitted again.")
         if live.doomed:  # cancelled while it waited in a queue that cannot remove: it leaves with the pop
-            self.admitted += 1
+            self.ghosts -= 1
             return True
         if self.seats <= 0:
             return False
@@ -130,7 +129,6 @@ class Drafting:
             need, tokens = found
         self.running[live.id] = live
         self.seats -= 1
-        self.admitted += 1
         self.queued_tokens -= live.tokens
         if live.started < 0:
             live.started = self.now
@@ -184,7 +182,6 @@ class Drafting:
         self.attention += tokens * (2 * before + tokens)
         self.context += before + tokens
         self.slices.append((job, tokens))
-        self.choices.append((job.id, f"chunk {tokens}"))
         if self.pages is not None:
             self.pages.cover(job, job.done)
 
@@ -222,7 +219,6 @@ class Drafting:
         if self.running.pop(live.id, None) is None:
             raise PolicyError(f"{self._who()} preempted job {job.id}, which is not running.")
         self.preempted = True
-        self.requeued += 1
         self.seats += 1
         self._vacate(live)
         live.preemptions += 1

@@ -13,7 +13,7 @@ from airi_sim.runtime.job import UNSET, LiveJob
 class Flow:
     """Drives the generator of a program. `step` sends it the replies it waits for and returns the next jobs."""
 
-    __slots__ = ("cached", "first", "jobs", "last", "made", "program", "replies", "request", "wants_list")
+    __slots__ = ("cached", "failed", "first", "jobs", "last", "made", "program", "replies", "request", "wants_list")
 
     def __init__(self, request: Request, program: Callable[[Request], Program]) -> None:
         self.request = request
@@ -24,6 +24,7 @@ class Flow:
         self.made = self.cached = 0
         self.first = UNSET
         self.last: LiveJob | None = None
+        self.failed: LiveJob | None = None
 
     def step(self, now: float) -> list[LiveJob] | None:
         """The next jobs, or None when the program is over."""
@@ -58,6 +59,8 @@ class Flow:
         """A job is over; True when the program can go on."""
         del self.jobs[job.id]
         self.replies.append(Reply(job.id, job.status, job.out))
+        if job.status != "finished" and self.failed is None:
+            self.failed = job
         if job.kind == "generate":
             self.last = job
             self.cached += job.cached

@@ -27,6 +27,7 @@ class Lifecycle(Drafting):
     passes: int
     cut_wanted: bool
     up: bool
+    ghosts: int
 
     def empty(self) -> None:
         """Nothing here: at the start, and after the server died."""
@@ -46,6 +47,9 @@ class Lifecycle(Drafting):
         self.seats = self.budget = self.reserved = 0
         self.closed = self.preempted = False
         self.slices: list[tuple[LiveJob, int]] = []
+        self.choices: list[tuple[int, str]] = []
+        self.resumed: list[LiveJob] = []
+        self.attention = self.context = self.ghosts = 0
 
     def end(self, job: LiveJob, status: str, now: float) -> None:
         """A running job is over, in whatever state it is."""
@@ -96,6 +100,8 @@ class Lifecycle(Drafting):
         remove = getattr(self.queue, "remove", None)
         if remove is not None:
             remove(job, now)
+        else:
+            self.ghosts += 1
         self._gone(job, reason, now)
         return True
 

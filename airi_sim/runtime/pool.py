@@ -56,8 +56,6 @@ class Pool:
         ring = [self.servers[(after + k) % n] for k in range(1, n)]
         return next((server for server in ring if server.up), None)
 
-    def publish(self, server: Any, now: float) -> None:
-        """Write what changed on a server into the columns."""
-        running = len(server.running)
-        waiting = len(server.jobs) - running
-        self.board.write(self.slot[server.index], waiting, running, server.queued_tokens, server.inflight_tokens)
+    def changed(self, server: Any) -> None:
+        """The columns of a server are to be fetched anew."""
+        self.board.changed.add(self.slot[server.index])

@@ -72,7 +72,7 @@ class Runtime:
             self._tick_views(now)
         plan: Plan | None = server.plan(now)
         if plan is not None and plan.slices:
-            self.home[server.index].publish(server, now)
+            self.home[server.index].changed(server)
         elif plan is None and server.wake < inf:
             self._later(server.wake, server)
         return plan
@@ -88,7 +88,7 @@ class Runtime:
         ended = server.commit(plan, outcome, now)
         self.touched.append(server)
         if ended:
-            self.home[server.index].publish(server, now)
+            self.home[server.index].changed(server)
             for job in ended:
                 self._over(job, now)
         if server.parted:
@@ -123,7 +123,7 @@ class Runtime:
             server = self.servers[job.server]
             if server.cancel(job, "cancelled", now):
                 self._over(job, now)
-            self.home[server.index].publish(server, now)
+            self.home[server.index].changed(server)
             self.touched.append(server)
 
     def server_down(self, index: int, now: float) -> None:
@@ -135,7 +135,7 @@ class Runtime:
             return
         lost = server.fail(now)
         pool.board.mark(pool.slot[index], up=False)
-        pool.publish(server, now)
+        pool.changed(server)
         for job in lost:
             self._lost(job, now)
 
@@ -172,7 +172,7 @@ class Runtime:
         handover.arrive(now, self._over)
         self.touched += [handover.source, handover.target]
         for server in (handover.source, handover.target):
-            self.home[server.index].publish(server, now)
+            self.home[server.index].changed(server)
 
     # -- requests and their programs
 
@@ -200,12 +200,11 @@ class Runtime:
         self.log.jobs.append(self._row(job, now))
         if not flow.over(job):
             return
-        bad = next((reply for reply in flow.replies if reply.status != "finished"), None)
-        if bad is None:
+        if flow.failed is None:
             self._advance(flow, now)
         else:
             flow.program.close()
-            self._close(flow, bad.status, job.reason or job.doomed, now)
+            self._close(flow, flow.failed.status, flow.failed.reason or flow.failed.doomed, now)
 
     def _close(self, flow: Flow, status: str, reason: str, now: float) -> None:
         request = flow.request
@@ -287,7 +286,7 @@ class Runtime:
             self._refuse(job, "rejected", reason, now)
             return
         server.submit(job, now)
-        pool.publish(server, now)
+        pool.changed(server)
         if not server.flights or server.cut_wanted or server.depth > len(server.flights):
             self.touched.append(server)
 

@@ -18,9 +18,10 @@ from airi_sim.core.types import FOREVER, Horizon, Outcome, Plan, Row
 from airi_sim.runtime.job import LiveJob
 from airi_sim.runtime.lifecycle import Lifecycle
 from airi_sim.runtime.lockstep import Lockstep
-from airi_sim.runtime.prefix import Pages, PrefixCache, prefix_hashes
+from airi_sim.runtime.prefix import prefix_hashes
 
 STALL_PASSES = 20_000
+NOBODY: list[Any] = []
 
 
 def no_progress(_plan: Plan, _now: float) -> int:
@@ -78,6 +79,7 @@ class TokenServer(Lifecycle):
         self.up = True
         self.cut_wanted = False
         self.wake = inf
+        self.ghosts = 0
         self.passes = self.moved = self.seen = self.queued_tokens = self.inflight_tokens = 0
         self.empty()
 
@@ -151,13 +153,11 @@ class TokenServer(Lifecycle):
         return sorted(idle, key=lambda i: self.lanes[i].count + len(self.partials[i]))
 
     def _draft(self, now: float) -> Plan | None:
-        queue = self.queue
         for _ in range(len(self.running) + 2):
             self._open(now)
-            waited = len(queue)
-            self.batcher.form(self, queue, now)
-            if self.free < 0 or len(queue) != waited - self.admitted + self.requeued:
-                self._blame(waited)
+            self.batcher.form(self, self.queue, now)
+            if self.free < 0:
+                raise PolicyError(f"{self._who()} drafted {-self.free} KV blocks more than there are.")
             if self.slices:
                 return self._seal(self._mixed(now))
             if self.decodes and self.lane.count:
@@ -169,27 +169,38 @@ class TokenServer(Lifecycle):
 
     def _open(self, now: float) -> None:
         self.now = now
-        self.slices, self.choices, self.resumed = [], [], []
         self.decodes = self.closed = self.preempted = False
         self.budget = self.limit
-        self.seats = self.max_seats - len(self.running) - len(self.incoming)
+        self.seats = self.max_seats - len(self.running)
         self.available = self.free
-        self.reserved = self.admitted = self.requeued = self.attention = self.context = 0
+        self.reserved = 0
+        if self.slices:
+            self.slices = []
+            self.attention = self.context = 0
+        if self.choices:
+            self.choices = []
+        if self.resumed:
+            self.resumed = []
+        if self.incoming:
+            self.seats -= len(self.incoming)
         if self.adopted:
-            for job in self.adopted:
-                self.rejoin(job, now, emitted=False)
-                self.choices.append((job.id, "adopt"))
-            self.adopted = []
+            self._welcome(now)
 
-    def _blame(self, waited: int) -> None:
-        """A rule that every draft must keep is broken: say by whom."""
-        if self.free < 0:
-            raise PolicyError(f"{self._who()} drafted {-self.free} KV blocks more than there are.")
-        raise PolicyError(
-            f"policy {type(self.queue).__name__} on {self.name} holds {len(self.queue)} jobs after {waited} waited, "
-            f"{self.policy} admitted {self.admitted} and preempted {self.requeued}: every admitted job must be popped "
-            f"once, every preempted one requeued once."
-        )
+    def _welcome(self, now: float) -> None:
+        """Jobs that came with their KV decode from this pass on."""
+        for job in self.adopted:
+            self.rejoin(job, now, emitted=False)
+            self.choices.append((job.id, "adopt"))
+        self.adopted = []
+
+    def _audit(self) -> None:
+        """Every admitted job must have been popped once, every preempted one requeued once."""
+        waiting = len(self.jobs) - len(self.running) + self.ghosts
+        if len(self.queue) != waiting:
+            raise PolicyError(
+                f"policy {type(self.queue).__name__} on {self.name} holds {len(self.queue)} jobs where {waiting} wait: "
+                f"{self.policy} must pop each job it admits once, and the queue must keep each job pushed or requeued."
+            )
 
     def _sleep(self, now: float) -> None:
         """Nothing runs although jobs wait: ask a batcher that waits on purpose when it wants to be asked again."""
@@ -198,6 +209,7 @@ class TokenServer(Lifecycle):
 
     def _mixed(self, now: float) -> Plan:
         """A pass with prompts in it: it is made once, never repeated."""
+        self._audit()
         lane = self.lane
         sequences = lane.count if self.decodes else 0
         ends: list[LiveJob] = []
@@ -215,7 +227,7 @@ class TokenServer(Lifecycle):
             self.choices.append((-1, "hold"))
         return Plan(
             self.index, now, self.slices, ends, "pass", sequences, lane.context if sequences else 0,
-            lane.longest() if sequences else 0, tokens, self.attention, self.context, 1, inf, lane.index, self.resumed,
+            lane.longest() if lane.ranked and sequences else 0, tokens, self.attention, self.context, 1, inf, lane.index, self.resumed,
             self.reserved,
         )  # fmt: skip
 
@@ -224,12 +236,13 @@ class TokenServer(Lifecycle):
         lane = self.lane
         repeat, until = 1, inf
         if self.fast and not self.preempted and self.depth == 1 and not self.lookahead:
-            repeat = lane.headroom(self.free + self.reserved)
+            free = self.free + self.reserved
+            repeat = FOREVER if free > lane.count << 10 else lane.headroom(free)
             if not (self.greedy and self.timeless):
                 repeat, until = self._horizon(repeat, now)
         return Plan(
-            self.index, now, self.slices, [], "pass", lane.count, lane.context, lane.longest(), 0, 0, 0, repeat, until,
-            lane.index, self.resumed, self.reserved,
+            self.index, now, NOBODY, NOBODY, "pass", lane.count, lane.context, lane.longest() if lane.ranked else 0,
+            0, 0, 0, repeat, until, lane.index, self.resumed, self.reserved,
         )  # fmt: skip
 
     def _horizon(self, repeat: int, now: float) -> tuple[int, float]:
@@ -247,10 +260,10 @@ class TokenServer(Lifecycle):
 
     def _seal(self, plan: Plan) -> Plan:
         """The draft stands: log its choices, send it off."""
-        if self.choices:
-            decide = self.log.decide
-            for job_id, choice in self.choices:
-                decide(self.name, self.policy, job_id, choice, self.passes)
+        for job, tokens in plan.slices:
+            self.log.decide(self.name, self.policy, job.id, f"chunk {tokens}", self.passes)
+        for job_id, choice in self.choices:
+            self.log.decide(self.name, self.policy, job_id, choice, self.passes)
         if self.pages is not None:
             plan.rows = list(self._rows(plan))
         self.flights.append(plan)
@@ -280,9 +293,8 @@ class TokenServer(Lifecycle):
         if plan.sequences:
             if self.account is not None:
                 self._settle(plan, passes)
-            extra = lane.growth(passes) - plan.reserved
-            if extra:
-                self._take(extra)
+            if passes > 1 or self.lookahead:
+                self._take(lane.growth(passes) - plan.reserved)
             lane.passes += passes
             lane.context += passes * lane.count
             if outcome.advanced:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from airi_sim.core.errors import unknown
 from airi_sim.core.types import Job
@@ -26,15 +26,20 @@ class Replica(Protocol):
     """What a board asks of a server."""
 
     total: int
+    jobs: Any
+    running: Any
+    queued_tokens: int
+    inflight_tokens: int
 
     def kv_used(self, now: float) -> int: ...
 
 
 class Board:
-    """Columns written by the servers and read by policies. With `period` seconds of staleness readers see the state at
-    the last multiple of it: an exact snapshot at the tick without timers or copies of what did not change.
+    """Columns over the replicas, read by policies. Servers only say that they changed (`changed`); their numbers are
+    fetched when somebody reads. With `period` seconds of staleness readers see the state at the last multiple of it:
+    an exact snapshot at the tick, without timers or copies of what did not change.
 
-    KV in use moves inside a run of equal passes, so it is asked for when it is read (or at the tick).
+    KV in use moves inside a run of equal passes, so it is asked for whenever it is read (or at the tick).
     """
 
     def __init__(self, replicas: Sequence[Replica], period: float = 0.0, memory_tokens: int = 0) -> None:
@@ -46,24 +51,27 @@ class Board:
             self.live["up"][i] = 1
             self.live["kv_total_blocks"][i] = replica.total
         self.seen = {name: array("q", column) for name, column in self.live.items()} if period else self.live
+        self.changed: set[int] = set()
         self.dirty: set[int] = set()
         self.epoch = 0
         self.watches_kv = False
         self.beliefs = [Belief(memory_tokens) for _ in replicas]
         self.hash_block = 1
-        self._waiting, self._running = self.live["waiting"], self.live["running"]
-        self._outstanding = self.live["outstanding"]
-        self._queued, self._inflight = self.live["queued_tokens"], self.live["inflight_tokens"]
 
-    def write(self, i: int, waiting: int, running: int, queued: int, inflight: int) -> None:
-        """The state of replica `i` changed (call `tick` first, before it changes)."""
+    def _fetch(self) -> None:
+        """Bring the live columns up to date."""
+        live = self.live
+        for i in self.changed:
+            server = self.replicas[i]
+            all_jobs, running = len(server.jobs), len(server.running)
+            live["waiting"][i] = all_jobs - running
+            live["running"][i] = running
+            live["outstanding"][i] = all_jobs
+            live["queued_tokens"][i] = server.queued_tokens
+            live["inflight_tokens"][i] = server.inflight_tokens
         if self.period:
-            self.dirty.add(i)
-        self._waiting[i] = waiting
-        self._running[i] = running
-        self._outstanding[i] = waiting + running
-        self._queued[i] = queued
-        self._inflight[i] = inflight
+            self.dirty |= self.changed
+        self.changed.clear()
 
     def mark(self, i: int, up: bool) -> None:
         """Replica `i` went down or came back."""
@@ -71,11 +79,15 @@ class Board:
         self.live["up"][i] = int(up)
 
     def tick(self, now: float) -> None:
-        """Publish, if a multiple of the period has passed since the last time. Only changed rows are copied."""
+        """Publish, if a multiple of the period has passed since the last time. Only changed rows are copied.
+
+        Must be called before anything changes at `now`, so that what is published is the state at the tick.
+        """
         epoch = int(now / self.period)
         if epoch == self.epoch:
             return
         self.epoch = epoch
+        self._fetch()
         for name, column in self.live.items():
             seen = self.seen[name]
             for i in self.dirty:
@@ -93,6 +105,8 @@ class Board:
         """See core.protocols.View."""
         if self.period:
             self.tick(now)
+        elif self.changed and name != "up":
+            self._fetch()
         if name == "kv_used_blocks" and not (self.watches_kv and self.period):
             self.watches_kv = True
             self._look_at_kv(now)
