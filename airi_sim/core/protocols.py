@@ -262,8 +262,8 @@ class Workload(Protocol):
 class Executor(Protocol):
     """Runs the plans of one server: a cost model, recorded durations, or torch.
 
-    `detailed`: plans must carry `rows` (which sequences, where their KV lies). An executor may always do fewer passes
-    than `plan.repeat`; that is a permission, not an order.
+    `detailed`: plans must carry `rows` (which sequences, where their KV lies). Optional `ranks = False`: it does not
+    need `plan.longest`. An executor may always do fewer passes than `plan.repeat`: a permission, not an order.
     """
 
     detailed: bool

@@ -65,9 +65,7 @@ class Driver:
         self.events = self.arrived = 0
         self.timer = inf
         self.now = 0.0
-        for server, executor in zip(runtime.servers, executors, strict=True):
-            if hasattr(server, "progress"):
-                server.progress = executor.progress
+        runtime.attach(executors)
 
     def at(self, time: float, action: Callable[[], None], order: int = ARRIVAL) -> None:
         """Call `action` at `time`, then let servers react."""

@@ -77,6 +77,7 @@ class CostExecutor:
 
     def __init__(self, cost: CostModel, script: Script, lanes: int = 1) -> None:
         self.cost = cost
+        self.ranks = getattr(cost, "needs_longest", False)
         self.affine = cost.affine
         self.stops = Stops(script, lanes)
         self.passes = 1
@@ -161,7 +162,7 @@ class ServiceExecutor:
 class ReplayExecutor:
     """Recorded durations, pass by pass, in the order in which the server made its plans."""
 
-    detailed = False
+    detailed = ranks = False
 
     def __init__(self, name: str, durations: Iterator[float], stops: Stops | None) -> None:
         self.name = name

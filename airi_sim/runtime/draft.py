@@ -79,17 +79,18 @@ class Drafting:
 
     def decode(self, now: float) -> None:
         lane = self.lane
-        span = 1 + self.lookahead
-        need = lane.growth(span)
-        if need > self.free:
-            while need > self.free:
-                self.preempt(self._victim(now), now)
-                need = lane.growth(span)
+        need = lane.growth(1 + self.lookahead) if self.lookahead else lane.phases[lane.passes % lane.block]
+        while need > self.free:
+            self.preempt(self._victim(now), now)
+            need = lane.growth(1 + self.lookahead)
         self.decodes = True
         self.budget -= lane.count
-        self.reserved = need
         if need:
-            self._take(need)
+            self.reserved = need
+            self.free -= need
+            self.available -= need
+            if self.cache is not None:
+                self._claim(need)
 
     def chunk(self, job: Job, now: float) -> bool:
         live = self._live(job, "chunk")
@@ -109,7 +110,7 @@ class Drafting:
         return True
 
     def admit(self, job: Job) -> bool:
-        live = self._live(job, "admit")
+        live = job if isinstance(job, LiveJob) else self._live(job, "admit")
         if live.id in self.running:
             raise PolicyError(f"{self._who()} admitted job {job.id} twice: a running job must not be admitted again.")
         if live.doomed:  # cancelled while it waited in a queue that cannot remove: it leaves with the pop
@@ -173,7 +174,10 @@ class Drafting:
 
     def _slice(self, job: LiveJob, need: int, tokens: int) -> None:
         if need:
-            self._take(need)
+            self.free -= need
+            self.available -= need
+            if self.cache is not None:
+                self._claim(need)
         before = job.done
         job.held += need
         job.done = before + tokens
@@ -185,18 +189,17 @@ class Drafting:
         if self.pages is not None:
             self.pages.cover(job, job.done)
 
-    def _take(self, need: int) -> None:
-        self.free -= need
-        self.available -= need
+    def _claim(self, need: int) -> None:
+        """Blocks were taken: if no blank ones are left, cached content goes."""
         cache = self.cache
-        if cache is not None:
-            self.blank -= need
-            if self.blank < 0:
-                units = -(self.blank // cache.unit)
-                gone = cache.evict(units)
-                self.blank += units * cache.unit
-                if self.pages is not None:
-                    self.pages.forget(gone)
+        assert cache is not None
+        self.blank -= need
+        if self.blank < 0:
+            units = -(self.blank // cache.unit)
+            gone = cache.evict(units)
+            self.blank += units * cache.unit
+            if self.pages is not None:
+                self.pages.forget(gone)
 
     def _give(self, job: LiveJob, blocks: int) -> None:
         """The `blocks` of a job that leaves; cached ones stay as long as nobody else needs the room."""

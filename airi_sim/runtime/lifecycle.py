@@ -76,11 +76,11 @@ class Lifecycle(Drafting):
         return gone
 
     def record(self, plan: Plan, outcome: Outcome, now: float) -> None:
-        context = plan.context + plan.prefill_context
-        waiting = len(self.jobs) - len(self.running)
+        """A line of the plans table."""
         self.log.plans.append((
-            self.name, plan.kind, plan.start, now, outcome.passes, plan.sequences, plan.prefill_tokens, context,
-            self.total - self.free, waiting, outcome.first_s, plan.lane,
+            self.name, plan.kind, plan.start, now, outcome.passes, plan.sequences, plan.prefill_tokens,
+            plan.context + plan.prefill_context, self.total - self.free, len(self.jobs) - len(self.running),
+            outcome.first_s, plan.lane,
         ))  # fmt: skip
 
     def cancel(self, job: LiveJob, reason: str, now: float) -> bool:
@@ -137,7 +137,7 @@ class Lifecycle(Drafting):
         job.version += 1
         job.tokens = job.prompt + job.out
         job.done = job.held = job.sliced = 0
-        job.own, job.table, job.hashes = [], [], ()
+        job.own, job.table = [], []
         job.cached_version = -1
         job.moving = None
 
@@ -157,7 +157,9 @@ class Lifecycle(Drafting):
         """Set blocks and a seat aside for a job on its way; False if there is no room."""
         if blocks > self.free or len(self.running) + len(self.incoming) >= self.max_seats:
             return False
-        self._take(blocks)
+        self.free -= blocks
+        if self.cache is not None:
+            self._claim(blocks)
         self.incoming[job.id] = blocks
         return True
 

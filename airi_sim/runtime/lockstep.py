@@ -96,8 +96,10 @@ class Lockstep:
         if passes == 1:
             return self.phases[self.passes % self.block]
         rounds, rest = divmod(passes, self.block)
-        phases, block, at = self.phases, self.block, self.passes
-        return rounds * self.count + sum([phases[p % block] for p in range(at, at + rest)])
+        begin = self.passes % self.block
+        over = begin + rest - self.block
+        some = sum(self.phases[begin : begin + rest])
+        return rounds * self.count + some + (sum(self.phases[:over]) if over > 0 else 0)
 
     def headroom(self, free: int) -> int:
         """How many passes fit into `free` blocks (at least 1: the first has been made to fit)."""

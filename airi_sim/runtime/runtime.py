@@ -14,7 +14,7 @@ from typing import Any
 
 from airi_sim.core.errors import PolicyError, unknown
 from airi_sim.core.log import Log
-from airi_sim.core.protocols import Admission, FaultPolicy, ModelRouter
+from airi_sim.core.protocols import Admission, Executor, FaultPolicy, ModelRouter
 from airi_sim.core.types import Outcome, Plan, Program, Request, Verdict
 from airi_sim.runtime.flow import Flow
 from airi_sim.runtime.handover import Handover
@@ -57,6 +57,11 @@ class Runtime:
         self.forget: Callable[[Request], None] | None = None
 
     # -- the seam
+
+    def attach(self, executors: Sequence[Executor]) -> None:
+        """Executor i runs the plans of server i; a driver calls this once."""
+        for server, executor in zip(self.servers, executors, strict=True):
+            server.attach(executor)
 
     def arrive(self, request: Request, now: float) -> None:
         """A request comes in."""

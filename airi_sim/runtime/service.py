@@ -8,7 +8,7 @@ from math import inf
 
 from airi_sim.core.errors import PolicyError
 from airi_sim.core.log import Log
-from airi_sim.core.protocols import Batcher, Queue
+from airi_sim.core.protocols import Batcher, Executor, Queue
 from airi_sim.core.types import Job, Outcome, Plan
 from airi_sim.runtime.job import LiveJob
 
@@ -30,6 +30,9 @@ class Station:
         self.total = 0
         self.verb = "pass"
         self.policy = type(self.queue).__name__
+
+    def attach(self, executor: Executor) -> None:
+        """Nothing here asks how far a plan has come."""
 
     def refuses(self, job: LiveJob) -> str:
         """Nothing is refused here."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from airi_sim.core.errors import PolicyError
 from airi_sim.core.log import Log
-from airi_sim.core.protocols import Batcher, Evictor, Queue
+from airi_sim.core.protocols import Batcher, Evictor, Executor, Queue
 from airi_sim.core.types import FOREVER, Horizon, Outcome, Plan, Row
 from airi_sim.runtime.job import LiveJob
 from airi_sim.runtime.lifecycle import Lifecycle
@@ -21,6 +21,7 @@ from airi_sim.runtime.lockstep import Lockstep
 from airi_sim.runtime.prefix import prefix_hashes
 
 STALL_PASSES = 20_000
+MOST_CIRCLES = 100
 NOBODY: list[Any] = []
 
 
@@ -85,6 +86,12 @@ class TokenServer(Lifecycle):
 
     # -- in
 
+    def attach(self, executor: Executor) -> None:
+        """Know how far a plan in flight has come, and keep what only some executors ask for."""
+        self.progress = executor.progress
+        for lane in self.lanes:
+            lane.ranked = getattr(executor, "ranks", True)
+
     def refuses(self, job: LiveJob) -> str:
         """Why this job can never run here; empty if it can."""
         if job.tokens >= self.max_len:
@@ -101,6 +108,8 @@ class TokenServer(Lifecycle):
         job.budget = min(job.budget, self.max_len - job.prompt)
         if self.caching and job.prefix:
             job.hashes, _ = prefix_hashes(job.prefix, job.prompt, self.hash_block, self.block)
+        if self.detailed:
+            job.table = []
         self.jobs[job.id] = job
         self.queued_tokens += job.tokens
         self.inflight_tokens += job.prompt
@@ -153,19 +162,27 @@ class TokenServer(Lifecycle):
         return sorted(idle, key=lambda i: self.lanes[i].count + len(self.partials[i]))
 
     def _draft(self, now: float) -> Plan | None:
-        for _ in range(len(self.running) + 2):
-            self._open(now)
-            self.batcher.form(self, self.queue, now)
-            if self.free < 0:
-                raise PolicyError(f"{self._who()} drafted {-self.free} KV blocks more than there are.")
-            if self.slices:
-                return self._seal(self._mixed(now))
-            if self.decodes and self.lane.count:
-                return self._seal(self._decodes(now))
-            if not self.preempted:
-                self._sleep(now)
-                return None
-        raise PolicyError(f"{self._who()} preempts in circles: every running job lost its memory and none could run.")
+        plan = self._attempt(now)
+        circles = 0
+        while plan is None and self.preempted:
+            circles += not self.running
+            if circles > MOST_CIRCLES:
+                raise PolicyError(f"{self._who()} preempts in circles: all running jobs lose their memory, none runs.")
+            plan = self._attempt(now)
+        return plan
+
+    def _attempt(self, now: float) -> Plan | None:
+        self._open(now)
+        self.batcher.form(self, self.queue, now)
+        if self.free < 0:
+            raise PolicyError(f"{self._who()} drafted {-self.free} KV blocks more than there are.")
+        if self.slices:
+            return self._seal(self._mixed(now))
+        if self.decodes and self.lane.count:
+            return self._seal(self._decodes(now))
+        if not self.preempted:
+            self._sleep(now)
+        return None
 
     def _open(self, now: float) -> None:
         self.now = now
@@ -227,8 +244,8 @@ class TokenServer(Lifecycle):
             self.choices.append((-1, "hold"))
         return Plan(
             self.index, now, self.slices, ends, "pass", sequences, lane.context if sequences else 0,
-            lane.longest() if lane.ranked and sequences else 0, tokens, self.attention, self.context, 1, inf, lane.index, self.resumed,
-            self.reserved,
+            lane.longest() if lane.ranked and sequences else 0, tokens, self.attention, self.context, 1, inf,
+            lane.index, self.resumed, self.reserved,
         )  # fmt: skip
 
     def _decodes(self, now: float) -> Plan:
@@ -294,7 +311,7 @@ class TokenServer(Lifecycle):
             if self.account is not None:
                 self._settle(plan, passes)
             if passes > 1 or self.lookahead:
-                self._take(lane.growth(passes) - plan.reserved)
+                self._grow(lane.growth(passes) - plan.reserved)
             lane.passes += passes
             lane.context += passes * lane.count
             if outcome.advanced:
@@ -321,7 +338,13 @@ class TokenServer(Lifecycle):
     def _correct(self, lane: Lockstep, advanced: dict[Any, int]) -> None:
         """Jobs that got another number of tokens than one."""
         for job, tokens in advanced.items():
-            self._take(lane.shift(job, tokens - 1))
+            self._grow(lane.shift(job, tokens - 1))
+
+    def _grow(self, blocks: int) -> None:
+        """Decoding jobs took (or, if negative, did not need) blocks beyond those reserved at the draft."""
+        self.free -= blocks
+        if self.cache is not None:
+            self._claim(blocks)
 
     def _begin(self, job: LiveJob, lane: Lockstep, now: float) -> None:
         """The prompt is done and the first token out: the job decodes from now on."""
