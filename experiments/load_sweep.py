@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airi_sim.core.errors import BadInput
 from airi_sim.results import style
 from airi_sim.results.text import digits, percent, seconds
+from airi_sim.workbench.comparison import with_policies
 from airi_sim.workbench.config import load_config, plain
 from airi_sim.workbench.execute import execute
 
@@ -56,10 +57,10 @@ def sweep(overrides: Sequence[str]) -> tuple[Path, list[Point]]:
     points = []
     for name, load, seed in combinations(what):
         place = folder / name / f"load-{load:g}" / f"seed-{seed}"
-        more = [f"{what['key']}={load}", f"seed={seed}", *what["policies"][name]]
-        config = load_config(["experiment=load_sweep", *overrides, *more])
+        config = load_config(["experiment=load_sweep", *overrides, f"{what['key']}={load}", f"seed={seed}"])
         print(f"{name} at {what['key']}={load:g}, seed {seed}", file=sys.stderr)
-        points.append(point(name, load, seed, execute(plain(config), place)))
+        summary = execute(with_policies(plain(config), what["policies"][name]), place)
+        points.append(point(name, load, seed, summary))
     return folder, points
 
 

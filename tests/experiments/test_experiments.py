@@ -80,7 +80,7 @@ def test_policies_see_the_same_requests_and_load_only_stretches_time(swept: Path
     [
         ("sweep.values=[]", "sweep.values is empty"),
         ("sweep.key=workload.rats", "rats"),
-        ("sweep.policies.jsq_sjf=[policy/queue=sfj]", "did you mean 'sjf'"),
+        ("sweep.policies.jsq_sjf.queue=sfj", "did you mean 'sjf'"),
     ],
 )
 def test_a_sweep_that_cannot_run_says_why(
