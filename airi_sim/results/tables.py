@@ -5,7 +5,7 @@ pyarrow only: pandas is not needed to write, and its import would cost more than
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from airi_sim.core.errors import BadInput
 from airi_sim.core.log import TABLES
+from airi_sim.results.columns import Columns, Ints, codes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +40,7 @@ def write_tables(tables: Mapping[str, Rows], folder: str | Path, source: str) ->
     """Write all rows of a run (`Log.rows`) in order; `source` is sim or torch. Raises BadInput where it cannot."""
     with TableWriter(folder, source) as writer:
         for name in TABLES:
-            writer.write(name, in_order(name, to_arrow(name, tables.get(name, []), source)))
+            writer(name, rows_in_order(name, tables.get(name, [])))
 
 
 class TableWriter:
@@ -66,12 +67,8 @@ class TableWriter:
 
     def __call__(self, name: str, rows: Rows) -> None:
         """The sink of a Log: called with rows that the log then forgets."""
-        self.write(name, to_arrow(name, rows, self.source))
-
-    def write(self, name: str, table: pa.Table) -> None:
-        """Append a row group to the file of a table."""
-        if table.num_rows:
-            self._files[name].write_table(table)
+        if rows:
+            self._files[name].write_table(to_arrow(name, rows, self.source))
 
     def close(self) -> None:
         """Finish the files; they cannot be read before."""
@@ -108,15 +105,20 @@ def to_arrow(name: str, rows: Rows, source: str = "sim") -> pa.Table:
     columns: list[Any] = list(zip(*rows, strict=True)) if rows else [() for _ in TABLES[name]]
     arrays = [_array(cells, field.type) for cells, field in zip(columns, kinds, strict=False)]
     if name == "requests":
-        arrays.append(pa.array([source] * len(rows), pa.string()))
+        arrays.append(_text_array([source] * len(rows)))
     return pa.Table.from_arrays(arrays, schema=kinds)
 
 
+def rows_in_order(name: str, rows: Rows) -> Rows:
+    """The rows sorted by `ORDER`; ties stay as they are, sorted rows are returned as they are."""
+    order = _order(name, rows)
+    return rows if order is None else [rows[place] for place in order.tolist()]
+
+
 def in_order(name: str, table: pa.Table) -> pa.Table:
-    """The table sorted by `ORDER`; ties stay as they are, a sorted table is returned as it is."""
-    keys = [table[column].to_numpy() for column in reversed(ORDER[name])]
-    order = np.lexsort(keys)
-    return table if (order == np.arange(len(order))).all() else table.take(order)
+    """The same for an Arrow table."""
+    order = _order(name, table)
+    return table if order is None else table.take(order)
 
 
 def read_table(folder: str | Path, name: str) -> pa.Table:
@@ -136,6 +138,14 @@ def read_tables(folder: str | Path) -> dict[str, pa.Table]:
     return {name: read_table(folder, name) for name in TABLES}
 
 
+def _order(name: str, table: Any) -> Ints | None:
+    """Places in order; None if the rows are in order already."""
+    read = Columns(name, table)
+    keys = [codes(read.texts(key))[1] if key in TEXTS else read.floats(key) for key in ORDER[name]]
+    order = np.lexsort(keys[::-1])
+    return None if (order == np.arange(len(order))).all() else order
+
+
 def _open(path: Path, kinds: pa.Schema) -> Any:
     import pyarrow.parquet as parquet
 
@@ -143,14 +153,38 @@ def _open(path: Path, kinds: pa.Schema) -> Any:
     return parquet.ParquetWriter(path, kinds, compression="zstd", compression_level=1, use_dictionary=texts)
 
 
-def _array(cells: tuple[Any, ...], kind: pa.DataType) -> pa.Array:
+def _array(cells: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Built from buffers: `pyarrow.array` would import pandas, which costs more than writing a small run."""
     import pyarrow as pa
 
+    if pa.types.is_string(kind):
+        return _text_array(cells)
+    if pa.types.is_boolean(kind):
+        flags = np.fromiter(map(bool, cells), bool, len(cells))
+        return pa.Array.from_buffers(kind, len(cells), [None, _bits(flags)])
     if pa.types.is_floating(kind):
         numbers = np.array(cells, dtype=np.float64)
-        return pa.array(numbers, kind, mask=~np.isfinite(numbers))
-    if pa.types.is_boolean(kind):
-        return pa.array(np.array(cells, dtype=bool), kind)
-    if pa.types.is_string(kind):
-        return pa.array([cell if cell is None or type(cell) is str else str(cell) for cell in cells], kind)
-    return pa.array(cells, kind)
+        known = np.isfinite(numbers)
+    else:
+        known = np.fromiter((cell is not None for cell in cells), bool, len(cells))
+        numbers = np.array(cells if known.all() else [cell or 0 for cell in cells], dtype=np.int64)
+    validity = None if known.all() else _bits(known)
+    return pa.Array.from_buffers(kind, len(cells), [validity, pa.py_buffer(np.where(known, numbers, 0))])
+
+
+def _text_array(cells: Sequence[Any]) -> pa.Array:
+    import pyarrow as pa
+
+    known = np.fromiter((cell is not None for cell in cells), bool, len(cells))
+    encoded = [b"" if cell is None else str(cell).encode() for cell in cells]
+    ends = np.zeros(len(cells) + 1, dtype=np.int64)
+    np.cumsum(np.fromiter(map(len, encoded), np.int64, len(cells)), out=ends[1:])
+    validity = None if known.all() else _bits(known)
+    buffers = [validity, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.large_string(), len(cells), buffers).cast(pa.string())
+
+
+def _bits(flags: np.ndarray) -> pa.Buffer:
+    import pyarrow as pa
+
+    return pa.py_buffer(np.packbits(flags, bitorder="little"))
