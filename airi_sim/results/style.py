@@ -38,9 +38,18 @@ WIDTH, DPI = 9.0, 100
 POINTS = 900
 
 
+class Picture(Figure):
+    """A figure that notebooks show by themselves: no pyplot, no inline backend, ink on white."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", facecolor="white")
+        return buffer.getvalue()
+
+
 def figure(columns: int = 1, rows: int = 1, height: float = 3.2, share_x: bool = False) -> tuple[Figure, list[Axes]]:
     """An empty figure 900 pixels wide, and its axes in reading order."""
-    made = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained", facecolor="none")
+    made = Picture(figsize=(WIDTH, height), dpi=DPI, layout="constrained", facecolor="none")
     FigureCanvasAgg(made)
     grid = made.subplots(rows, columns, squeeze=False, sharex=share_x)
     for axes in grid.flat:

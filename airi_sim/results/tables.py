@@ -5,7 +5,8 @@ pyarrow only: pandas is not needed to write, and its import would cost more than
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,8 +103,7 @@ def to_arrow(name: str, rows: Rows, source: str = "sim") -> pa.Table:
     import pyarrow as pa
 
     kinds = schema(name)
-    columns: list[Any] = list(zip(*rows, strict=True)) if rows else [() for _ in TABLES[name]]
-    arrays = [_array(cells, field.type) for cells, field in zip(columns, kinds, strict=False)]
+    arrays = [_array(list(map(itemgetter(i), rows)), kinds.field(i).type) for i in range(len(TABLES[name]))]
     if name == "requests":
         arrays.append(_text_array([source] * len(rows)))
     return pa.Table.from_arrays(arrays, schema=kinds)
@@ -153,35 +153,45 @@ def _open(path: Path, kinds: pa.Schema) -> Any:
     return parquet.ParquetWriter(path, kinds, compression="zstd", compression_level=1, use_dictionary=texts)
 
 
-def _array(cells: Sequence[Any], kind: pa.DataType) -> pa.Array:
+def _array(cells: list[Any], kind: pa.DataType) -> pa.Array:
     """Built from buffers: `pyarrow.array` would import pandas, which costs more than writing a small run."""
     import pyarrow as pa
 
     if pa.types.is_string(kind):
         return _text_array(cells)
     if pa.types.is_boolean(kind):
-        flags = np.fromiter(map(bool, cells), bool, len(cells))
-        return pa.Array.from_buffers(kind, len(cells), [None, _bits(flags)])
+        return pa.Array.from_buffers(kind, len(cells), [None, _bits(np.fromiter(map(bool, cells), bool, len(cells)))])
     if pa.types.is_floating(kind):
         numbers = np.array(cells, dtype=np.float64)
         known = np.isfinite(numbers)
     else:
-        known = np.fromiter((cell is not None for cell in cells), bool, len(cells))
+        known = _known(cells)
         numbers = np.array(cells if known.all() else [cell or 0 for cell in cells], dtype=np.int64)
-    validity = None if known.all() else _bits(known)
-    return pa.Array.from_buffers(kind, len(cells), [validity, pa.py_buffer(np.where(known, numbers, 0))])
+    if known.all():
+        return pa.Array.from_buffers(kind, len(cells), [None, pa.py_buffer(numbers)])
+    return pa.Array.from_buffers(kind, len(cells), [_bits(known), pa.py_buffer(np.where(known, numbers, 0))])
 
 
-def _text_array(cells: Sequence[Any]) -> pa.Array:
+def _text_array(cells: list[Any]) -> pa.Array:
     import pyarrow as pa
 
-    known = np.fromiter((cell is not None for cell in cells), bool, len(cells))
-    encoded = [b"" if cell is None else str(cell).encode() for cell in cells]
+    known = _known(cells)
+    texts = cells if known.all() else ["" if cell is None else cell for cell in cells]
+    try:
+        joined = "".join(texts)
+    except TypeError:
+        texts = [str(text) for text in texts]
+        joined = "".join(texts)
+    lengths = map(len, texts if joined.isascii() else [text.encode() for text in texts])
     ends = np.zeros(len(cells) + 1, dtype=np.int64)
-    np.cumsum(np.fromiter(map(len, encoded), np.int64, len(cells)), out=ends[1:])
+    np.cumsum(np.fromiter(lengths, np.int64, len(cells)), out=ends[1:])
     validity = None if known.all() else _bits(known)
-    buffers = [validity, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
+    buffers = [validity, pa.py_buffer(ends), pa.py_buffer(joined.encode())]
     return pa.Array.from_buffers(pa.large_string(), len(cells), buffers).cast(pa.string())
+
+
+def _known(cells: list[Any]) -> np.ndarray:
+    return np.array([cell is not None for cell in cells]) if None in cells else np.ones(len(cells), dtype=bool)
 
 
 def _bits(flags: np.ndarray) -> pa.Buffer:
