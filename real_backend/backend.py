@@ -18,7 +18,7 @@ from airi_sim.models.spec import ModelSpec
 from real_backend import clock as clocks
 from real_backend import model as models
 from real_backend import weights as stored
-from real_backend.calibrate import GenerateProbe, Limits, Probe, ServiceProbe
+from real_backend.calibrate import GenerateProbe, Limits, Probe, ServiceProbe, calibrate
 from real_backend.clock import Split, Stopwatch
 from real_backend.executor import GenerateWork, TorchExecutor, Work
 from real_backend.kv import PagedKV, block_bytes
@@ -26,6 +26,7 @@ from real_backend.results import Results
 from real_backend.runner import Runner
 from real_backend.sequences import Sequences
 from real_backend.services import EmbedWork, FlatIndex, SearchWork, embed
+from real_backend.wall import WallDriver
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_KV_BYTES = 1 << 29
@@ -38,7 +39,7 @@ class TorchBackend:
     """Makes the executors of a measured run; `conf/backend/torch.yaml` instantiates it.
 
     device      auto (cuda if there is one), cpu or cuda
-    clock       work: plans last as long as the device worked on them; wall: as long as it took
+    clock       work: plans last as long as the device worked on them; wall: as long as it took, in real time
     precision   fp32, bf16 or fp16, of weights, KV and activations
     weights     safetensors file or folder by name of model; models not named get random weights from `seed`
     cocalibrate take a calibration sample after each measured pass (work clock only: it would delay a wall clock)
@@ -46,7 +47,6 @@ class TorchBackend:
     """
 
     source = "torch"
-    detailed = True
     detailed = True
 
     def __init__(
@@ -67,6 +67,7 @@ class TorchBackend:
         self.precision, self.dtype = precision, PRECISIONS[precision]
         self.seed = seed
         self.cocalibrate = cocalibrate and clock == "work"
+        self.driver = WallDriver if clock == "wall" else None
         self.weights = dict(weights or {})
         self.results = Results()
         self.sequences = Sequences(self.results)
@@ -135,6 +136,13 @@ class TorchBackend:
             precision=self.precision,
             block_size=deployment.block_size,
         )
+
+    def calibrate(
+        self, deployment: Deployment, samples: int, seconds: float, progress: Callable[[int], None] | None = None
+    ) -> dict[str, Any]:
+        """The profile of a pool from `samples` passes within its limits, in at most `seconds`; services that were
+        sampled before are in it too."""
+        return calibrate(deployment, self, samples, seconds, progress)
 
     def measurements(self) -> list[dict[str, Any]]:
         """One row per measured pass, in order: what ran, when, and its seconds by part and by clock."""

@@ -232,13 +232,19 @@ class ServiceProbe:
 
 
 def calibrate(
-    deployment: Deployment, backend: TorchBackend, samples: int = 300, seconds: float = 300.0
+    deployment: Deployment,
+    backend: TorchBackend,
+    samples: int = 300,
+    seconds: float = 300.0,
+    progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """The profile of one pool on the device at hand: `samples` random passes within the limits of its server, fewer
-    when they take more than `seconds` of wall time."""
+    when they take more than `seconds` of wall time. `progress` is told how many were taken."""
     probe = backend.probe(deployment)
     probe.widen()
     end = perf_counter() + seconds
     while len(probe.samples) < samples and perf_counter() < end:
         probe.take()
+        if progress is not None:
+            progress(len(probe.samples))
     return backend.profile(deployment.name)

@@ -17,20 +17,21 @@ Texts = NDArray[np.object_]
 
 
 class Columns:
-    """A table of the log, read by column. `table` is a list of row tuples, a pandas DataFrame or a pyarrow Table."""
+    """A table of the log, read by column. `table` is a list of row tuples, a pandas DataFrame or a pyarrow Table; it
+    must not change while it is read. Arrays are kept for the next time: do not write to them."""
 
     def __init__(self, name: str, table: Any) -> None:
         self.name = name
         self.table = table
         self.names = TABLES[name]
+        self._read: dict[tuple[str, Any], Any] = {}
 
     def __len__(self) -> int:
         return len(self.table)
 
     def floats(self, column: str) -> Floats:
         """The column as seconds or counts; what is undefined (None, inf) is nan."""
-        values = self._cells(column, np.float64)
-        return np.where(np.isfinite(values), values, np.nan)
+        return self._cells(column, np.float64)
 
     def ints(self, column: str) -> Ints:
         """The column as whole numbers; what is undefined is -1."""
@@ -46,6 +47,15 @@ class Columns:
         return codes(self.texts("server"))
 
     def _cells(self, column: str, kind: Any) -> Any:
+        key = (column, kind)
+        if key not in self._read:
+            cells = self._fetch(column, kind)
+            if kind is np.float64 and np.isinf(cells).any():
+                cells = np.where(np.isinf(cells), np.nan, cells)
+            self._read[key] = cells
+        return self._read[key]
+
+    def _fetch(self, column: str, kind: Any) -> Any:
         if isinstance(self.table, list):
             return _from_rows(self.table, self.names.index(column), kind)
         cells = self.table[column]
@@ -57,7 +67,7 @@ class Columns:
 def _from_rows(rows: list[tuple[Any, ...]], place: int, kind: Any) -> Any:
     if kind is np.object_:
         cells = np.empty(len(rows), dtype=object)
-        cells[:] = [row[place] for row in rows]
+        cells[:] = list(map(itemgetter(place), rows))
         return cells
     try:
         return np.fromiter(map(itemgetter(place), rows), kind, len(rows))
@@ -67,9 +77,10 @@ def _from_rows(rows: list[tuple[Any, ...]], place: int, kind: Any) -> Any:
 
 def codes(texts: Texts) -> tuple[list[str], Ints]:
     """Distinct texts in order of name, and the place of each cell among them."""
-    names = sorted(set(texts.tolist()), key=str)
+    cells = texts.tolist()
+    names = sorted(set(cells), key=str)
     place = {name: i for i, name in enumerate(names)}
-    return [str(name) for name in names], np.fromiter((place[text] for text in texts), np.int64, len(texts))
+    return [str(name) for name in names], np.fromiter(map(place.__getitem__, cells), np.int64, len(cells))
 
 
 def every(tables: Mapping[str, Any]) -> dict[str, Columns]:

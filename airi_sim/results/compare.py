@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airi_sim.results.metrics import Summary
-from airi_sim.results.text import digits, seconds
+from airi_sim.results.text import NONE, digits, seconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +70,7 @@ def row_name(metric: Any) -> str:
 def cell_text(metric: Any, column: str, value: float) -> str:
     """One figure with its unit."""
     if value != value:
-        return "–"
+        return NONE
     if column in ("error_pct", "noise_pct"):
         return f"{value:+.1f} %" if column == "error_pct" else f"{value:.1f} %"
     if metric == "preemptions":

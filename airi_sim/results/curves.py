@@ -64,7 +64,8 @@ def levels(server: Ints, times: Floats, values: Floats) -> tuple[Floats, Floats]
 def _knots(start: Floats, end: Floats, amount: Floats) -> tuple[Floats, Floats, Floats]:
     rates = amount / (end - start)
     knots, place = np.unique(np.concatenate([start, end]), return_inverse=True)
-    slopes = np.cumsum(np.bincount(place, np.concatenate([rates, -rates]), minlength=len(knots)))
+    change = np.bincount(place, np.concatenate([rates, -rates]), minlength=len(knots)).astype(np.float64)
+    slopes = np.cumsum(change)
     grown = np.cumsum(slopes[:-1] * np.diff(knots))
     return knots, np.concatenate([[0.0][: len(knots)], grown]), slopes
 

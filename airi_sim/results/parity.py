@@ -45,7 +45,8 @@ class Parity:
         if self.identical:
             return f"{self.same:,}/{self.total:,} decisions identical"
         lines = [
-            f"{self.same:,}/{self.total:,} decisions identical; first divergence at {self.where}, decision {self.index}:",
+            f"{self.same:,}/{self.total:,} decisions identical; "
+            f"first divergence at {self.where}, decision {self.index}:",
             *(f"    both   {choice}" for choice in self.before),
             f"  > first  {self.a or 'no more decisions'}",
             f"  > second {self.b or 'no more decisions'}",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from itertools import cycle, islice
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.collections import LineCollection
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from airi_sim.results.run import Run
 
 TIME = "time since start (s)"
-BINS = 150
+BINS = 100
 MOST_TENANTS = 8
+DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), ":")
 WORK = {"prefill": "#e69f00", "mixed": "#009e73", "decode": "#0072b2", "move": "#cc79a7", "load": "#7a5195"}
 
 
@@ -37,10 +39,9 @@ class Pictures:
         if not runs:
             raise BadInput("there is no run to draw; give at least one.")
         self.runs = list(runs)
-        self.names = [f"{run.source} {i}" if _alike(runs) else run.source for i, run in enumerate(runs, 1)]
-        self.colours = [
-            style.SERIES[i % 8] if _alike(runs) else style.SOURCES[run.source] for i, run in enumerate(runs)
-        ]
+        alike = len({run.source for run in runs}) < len(runs)
+        self.names = [style.WORLDS[run.source] + (f" {i}" if alike else "") for i, run in enumerate(runs, 1)]
+        self.colours = [style.SERIES[i % 8] if alike else style.SOURCES[run.source] for i, run in enumerate(runs)]
 
     def latency_cdf(self) -> Figure:
         """Share of requests within a time to first token, a time per output token, an end-to-end time."""
@@ -50,8 +51,8 @@ class Pictures:
         for axes, (name, title) in zip(panels, titles.items(), strict=True):
             self._cdf(axes, [one[name][~np.isnan(one[name])] for one in times])
             style.titled(axes, title, y="share of requests" if axes is panels[0] else "")
-        if len(self.runs) > 1:
-            style.legend(panels[-1], self.names, self.colours)
+            axes.tick_params(labelleft=axes is panels[0])
+        self._legend(panels[-1], inside=True)
         return made
 
     def queue_over_time(self) -> Figure:
@@ -70,44 +71,44 @@ class Pictures:
         """Output and prompt tokens a second."""
         made, panels = style.figure(rows=2, height=4.4, share_x=True)
         for axes, (title, curve) in zip(panels, _TOKENS.items(), strict=True):
-            lines = [axes.plot(*_rates(run, curve), color=c, lw=1.5)[0] for run, c in self._drawn()]
+            for run, colour in self._drawn():
+                axes.plot(*_rates(run, curve), color=colour, lw=1.5)
             style.titled(axes, title, TIME if axes is panels[-1] else "", "tokens/s")
-            axes.set_ylim(bottom=0)
-            self._names(axes, lines)
+            _from_zero(axes)
+        self._legend(panels[0])
         return made
 
     def service_by_tenant(self) -> Figure:
         """Cumulative service (prompt tokens + 2 x output tokens) of each tenant; a measured run is dashed."""
         made, (axes,) = style.figure(height=3.6)
-        lines, names = [], []
-        order: dict[str, str] = {}
-        for run, dashes in zip(self.runs, ["-", (0, (4, 2)), ":"] * len(self.runs), strict=False):
+        colours: dict[str, str] = {}
+        for run, dashes in zip(self.runs, cycle(DASHES), strict=False):
             end = run.summary["duration_s"]
+            times = np.linspace(0, end, 300)
             for tenant in tenants(_read(run, "requests"), _read(run, "jobs"), end)[:MOST_TENANTS]:
-                colour = order.setdefault(tenant.name, style.SERIES[len(order) % len(style.SERIES)])
-                times = np.linspace(0, end, 300)
-                lines += axes.plot(times, tenant.service.at(times), color=colour, lw=1.6, ls=dashes)
-                names.append(tenant.name if len(self.runs) == 1 else f"{tenant.name}, {run.source}")
+                colour = colours.setdefault(tenant.name, style.SERIES[len(colours) % len(style.SERIES)])
+                axes.plot(times, tenant.service.at(times), color=colour, lw=1.7, ls=dashes)
         style.titled(axes, "Service received", TIME, "prompt + 2 x output tokens")
-        axes.set_ylim(bottom=0)
-        _thousands(axes)
-        style.label_ends(axes, lines, names)
+        _from_zero(axes)
+        style.label_ends(axes, axes.get_lines()[: len(colours)], list(colours))
+        if len(self.runs) > 1:
+            style.legend(axes, self.names, [style.MUTED] * len(self.runs), list(islice(cycle(DASHES), len(self.runs))))
         return made
 
     def timeline(self, start_s: float = 0.0, end_s: float | None = None) -> Figure:
         """What every server did when: a bar a plan, between the two times (default: all)."""
-        rows = [(run, server) for run in self.runs for server in sorted(run.plans["server"].unique())]
+        rows = [(run, server) for run in self.runs for server in sorted(run.plans["server"].unique(), key=_natural)]
         made, (axes,) = style.figure(height=1.2 + 0.32 * max(len(rows), 2))
         end = end_s if end_s is not None else max(run.summary["duration_s"] for run in self.runs)
         for place, (run, server) in enumerate(rows):
             _bars(axes, run.plans[run.plans["server"] == server], place)
-        names = [f"{server}" + (f", {run.source}" if len(self.runs) > 1 else "") for run, server in rows]
+        names = [f"{server}, {style.WORLDS[run.source]}" if len(self.runs) > 1 else server for run, server in rows]
         axes.set_yticks(range(len(rows)), names)
-        axes.set_xlim(start_s, end)
+        axes.set_xlim(start_s, max(end, start_s + 1e-9))
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(False)
         style.titled(axes, "Timeline", TIME)
-        _key(axes)
+        style.legend(axes, list(WORK), list(WORK.values()))
         return made
 
     def _cdf(self, axes: Axes, samples: list[Floats]) -> None:
@@ -122,30 +123,29 @@ class Pictures:
 
     def _levels(self, column: str, title: str, unit: str) -> Figure:
         made, (axes,) = style.figure(height=2.6)
-        lines = []
         for run, colour in self._drawn():
             plans = _read(run, "plans")
             x, y = levels(plans.servers()[1], plans.floats("end_s"), plans.floats(column))
-            lines += axes.step(*style.thin(x, y), where="post", color=colour, lw=1.3)
+            axes.step(*style.thin(x, y), where="post", color=colour, lw=1.3)
         style.titled(axes, title, TIME, unit)
-        axes.set_ylim(bottom=0)
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        _thousands(axes)
-        self._names(axes, lines)
+        _from_zero(axes)
+        self._legend(axes)
         return made
 
     def _drawn(self) -> list[tuple[Run, str]]:
         return list(zip(self.runs, self.colours, strict=True))
 
-    def _names(self, axes: Axes, lines: list) -> None:
+    def _legend(self, axes: Axes, inside: bool = False) -> None:
         if len(self.runs) > 1:
-            style.legend(axes, self.names, self.colours)
+            style.legend(axes, self.names, self.colours, inside=inside)
 
 
 def error_bars(table: pd.DataFrame) -> Figure:
     """Error of every latency of a comparison (`compare`), over the noise floor that a repeated measurement sets."""
     known = table[[str(name).partition("_")[0] in LATENCIES for name in table.index]].dropna(subset=["error_pct"])
     made, (axes,) = style.figure(height=1.1 + 0.27 * max(len(known), 2))
+    axes.use_sticky_edges = False
     places = np.arange(len(known))
     noise = known["noise_pct"].fillna(0).to_numpy()
     axes.barh(places, 2 * noise, left=-noise, height=0.85, color=style.GRID)
@@ -153,7 +153,7 @@ def error_bars(table: pd.DataFrame) -> Figure:
     axes.plot(known["error_pct"], places, "o", color=style.SOURCES["sim"], ms=5)
     axes.axvline(0, color=style.MUTED, lw=0.8)
     axes.set_yticks(places, [row_name(name) for name in known.index])
-    axes.invert_yaxis()
+    axes.set_ylim(len(known) - 0.4, -0.6)
     axes.grid(False)
     style.titled(axes, "Error of the simulation", "simulated over measured (%); grey: noise of measuring twice")
     return made
@@ -190,25 +190,22 @@ def _bars(axes: Axes, plans: pd.DataFrame, place: int) -> None:
         ends = np.stack([rows["start_s"], rows["end_s"]], axis=1)
         bars = [((start, place), (end, place)) for start, end in ends]
         axes.add_collection(
-            LineCollection(bars, colors=colour, linewidths=14, capstyle="butt", rasterized=len(bars) > 500)
+            LineCollection(
+                bars, colors=colour, linewidths=14, capstyle="butt", antialiaseds=False, rasterized=len(bars) > 500
+            )
         )
 
 
-def _key(axes: Axes) -> None:
-    for i, (name, colour) in enumerate(reversed(WORK.items())):
-        axes.annotate(
-            name, (1, 1), xycoords="axes fraction", xytext=(-54 * i, 8), textcoords="offset points", ha="right",
-            fontsize=9.5, color=colour,
-        )  # fmt: skip
-
-
-def _thousands(axes: Axes) -> None:
+def _from_zero(axes: Axes) -> None:
+    axes.margins(x=0)
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+
+
+def _natural(name: str) -> tuple[int, str]:
+    return len(name), name
 
 
 def _read(run: Run, name: str) -> Columns:
     return Columns(name, getattr(run, name))
-
-
-def _alike(runs: Sequence[Run]) -> bool:
-    return len({run.source for run in runs}) < len(runs) or any(run.source not in style.SOURCES for run in runs)

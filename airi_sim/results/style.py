@@ -7,37 +7,49 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from airi_sim.results.columns import Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.lines import Line2D
 
 INK, MUTED, GRID = "#1b1f24", "#6e7781", "#d0d7de"
-DARK = {INK: "#e6edf3", MUTED: "#9aa4af", GRID: "#3d444d"}
-"""What ink, secondary text and grid become on a dark page."""
+DARK = {INK: "#e6edf3", MUTED: "#9aa4af", GRID: "#3d444d", "#0072b2": "#4aa8e8", "#d55e00": "#f0833a"}
+"""What ink, secondary text, grid, blue and vermilion become on a dark page."""
 
 SOURCES = {"sim": "#0072b2", "torch": "#d55e00"}
-"""Simulated is always blue, measured always vermilion."""
+"""Simulated is always blue, measured always vermilion; nothing else has these colours where both can occur."""
 
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c6d31")
+WORLDS = {"sim": "simulated", "torch": "measured"}
+
+SERIES = ("#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c6d31", "#0072b2", "#d55e00")
 """Okabe and Ito's palette, the yellow (too pale for lines) replaced, black left to the text."""
 
 WIDTH, DPI = 9.0, 100
 POINTS = 900
 
 
+class Picture(Figure):
+    """A figure that notebooks show by themselves: no pyplot, no inline backend, ink on white."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", facecolor="white")
+        return buffer.getvalue()
+
+
 def figure(columns: int = 1, rows: int = 1, height: float = 3.2, share_x: bool = False) -> tuple[Figure, list[Axes]]:
     """An empty figure 900 pixels wide, and its axes in reading order."""
-    made = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained", facecolor="none")
+    made = Picture(figsize=(WIDTH, height), dpi=DPI, layout="constrained", facecolor="none")
     FigureCanvasAgg(made)
     grid = made.subplots(rows, columns, squeeze=False, sharex=share_x)
     for axes in grid.flat:
@@ -60,21 +72,21 @@ def duration_axis(axes: Axes, values: Sequence[Floats]) -> None:
         axes.set_xlim(np.percentile(known, 0.5) / 1.2, known.max() * 1.2)
         axes.xaxis.set_minor_formatter("")
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(EngFormatter(unit="s", sep=" "))
 
 
 def label_ends(axes: Axes, lines: Sequence[Line2D], names: Sequence[str]) -> None:
     """Names at the right ends of lines, pushed apart where they would overlap."""
     low, high = axes.get_ylim()
-    room = 0.075 * (high - low) * 3.2 / max(axes.get_window_extent().height / DPI, 1.0)
-    ends = [float(np.asarray(line.get_ydata())[-1]) if len(line.get_ydata()) else low for line in lines]
-    placed = low
+    room = (high - low) * 0.19 / max(axes.get_window_extent().height / DPI, 1.0)
+    ends = [float(np.asarray(line.get_ydata(), dtype=np.float64)[-1]) for line in lines]
+    place = -np.inf
     for i in sorted(range(len(ends)), key=ends.__getitem__):
-        placed = max(ends[i], placed + room if i != min(range(len(ends)), key=ends.__getitem__) else low)
+        place = max(ends[i], place + room)
         axes.annotate(
             names[i],
-            (1.0, placed),
+            (1.0, place),
             xycoords=("axes fraction", "data"),
             xytext=(6, 0),
             textcoords="offset points",
@@ -85,19 +97,28 @@ def label_ends(axes: Axes, lines: Sequence[Line2D], names: Sequence[str]) -> Non
         )
 
 
-def legend(axes: Axes, names: Sequence[str], colours: Sequence[str]) -> None:
-    """Names in their colours in the upper right corner: for panels whose lines end together."""
-    for i, (name, colour) in enumerate(zip(names, colours, strict=True)):
-        axes.annotate(
-            name,
-            (1.0, 1.0),
-            xycoords="axes fraction",
-            xytext=(0, 8 + 12 * (len(names) - 1 - i)),
-            textcoords="offset points",
-            ha="right",
-            fontsize=9.5,
-            color=colour,
-        )
+def legend(
+    axes: Axes, names: Sequence[str], colours: Sequence[str], dashes: Sequence[Any] | None = None, inside: bool = False
+) -> None:
+    """Names in their colours: in one line above the right corner, or (`inside`) in the lower right corner, which
+    distribution functions leave free."""
+    styles = dashes or ["-"] * len(names)
+    keys = [Line2D([], [], color=colour, ls=dash, lw=2) for colour, dash in zip(colours, styles, strict=True)]
+    axes.legend(
+        keys,
+        names,
+        loc="lower right",
+        bbox_to_anchor=(1.0, 0.02 if inside else 1.0),
+        ncols=1 if inside else len(names),
+        frameon=False,
+        labelcolor=list(colours),
+        fontsize=9.5,
+        handlelength=1.4,
+        handletextpad=0.5,
+        columnspacing=1.4,
+        borderpad=0.2,
+        borderaxespad=0.1,
+    )
 
 
 def nothing(axes: Axes, why: str) -> None:
@@ -113,7 +134,7 @@ def thin(x: Floats, y: Floats, points: int = POINTS) -> tuple[Floats, Floats]:
         return x, y
     edges = np.linspace(0, len(x), points // 2 + 1).astype(int)
     kept = {0, len(x) - 1}
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges.tolist()):
         kept.update((low + int(y[low:high].argmin()), low + int(y[low:high].argmax())))
     chosen = np.array(sorted(kept))
     return x[chosen], y[chosen]

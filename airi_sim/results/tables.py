@@ -6,6 +6,7 @@ pyarrow only: pandas is not needed to write, and its import would cost more than
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from airi_sim.core.errors import BadInput
 from airi_sim.core.log import TABLES
+from airi_sim.results.columns import Columns, Ints, codes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +41,7 @@ def write_tables(tables: Mapping[str, Rows], folder: str | Path, source: str) ->
     """Write all rows of a run (`Log.rows`) in order; `source` is sim or torch. Raises BadInput where it cannot."""
     with TableWriter(folder, source) as writer:
         for name in TABLES:
-            writer.write(name, in_order(name, to_arrow(name, tables.get(name, []), source)))
+            writer(name, rows_in_order(name, tables.get(name, [])))
 
 
 class TableWriter:
@@ -66,12 +68,8 @@ class TableWriter:
 
     def __call__(self, name: str, rows: Rows) -> None:
         """The sink of a Log: called with rows that the log then forgets."""
-        self.write(name, to_arrow(name, rows, self.source))
-
-    def write(self, name: str, table: pa.Table) -> None:
-        """Append a row group to the file of a table."""
-        if table.num_rows:
-            self._files[name].write_table(table)
+        if rows:
+            self._files[name].write_table(to_arrow(name, rows, self.source))
 
     def close(self) -> None:
         """Finish the files; they cannot be read before."""
@@ -105,18 +103,22 @@ def to_arrow(name: str, rows: Rows, source: str = "sim") -> pa.Table:
     import pyarrow as pa
 
     kinds = schema(name)
-    columns: list[Any] = list(zip(*rows, strict=True)) if rows else [() for _ in TABLES[name]]
-    arrays = [_array(cells, field.type) for cells, field in zip(columns, kinds, strict=False)]
+    arrays = [_array(list(map(itemgetter(i), rows)), kinds.field(i).type) for i in range(len(TABLES[name]))]
     if name == "requests":
-        arrays.append(pa.array([source] * len(rows), pa.string()))
+        arrays.append(_text_array([source] * len(rows)))
     return pa.Table.from_arrays(arrays, schema=kinds)
 
 
+def rows_in_order(name: str, rows: Rows) -> Rows:
+    """The rows sorted by `ORDER`; ties stay as they are, sorted rows are returned as they are."""
+    order = _order(name, rows)
+    return rows if order is None else [rows[place] for place in order.tolist()]
+
+
 def in_order(name: str, table: pa.Table) -> pa.Table:
-    """The table sorted by `ORDER`; ties stay as they are, a sorted table is returned as it is."""
-    keys = [table[column].to_numpy() for column in reversed(ORDER[name])]
-    order = np.lexsort(keys)
-    return table if (order == np.arange(len(order))).all() else table.take(order)
+    """The same for an Arrow table."""
+    order = _order(name, table)
+    return table if order is None else table.take(order)
 
 
 def read_table(folder: str | Path, name: str) -> pa.Table:
@@ -136,6 +138,14 @@ def read_tables(folder: str | Path) -> dict[str, pa.Table]:
     return {name: read_table(folder, name) for name in TABLES}
 
 
+def _order(name: str, table: Any) -> Ints | None:
+    """Places in order; None if the rows are in order already."""
+    read = Columns(name, table)
+    keys = [codes(read.texts(key))[1] if key in TEXTS else read.floats(key) for key in ORDER[name]]
+    order = np.lexsort(keys[::-1])
+    return None if (order == np.arange(len(order))).all() else order
+
+
 def _open(path: Path, kinds: pa.Schema) -> Any:
     import pyarrow.parquet as parquet
 
@@ -143,14 +153,48 @@ def _open(path: Path, kinds: pa.Schema) -> Any:
     return parquet.ParquetWriter(path, kinds, compression="zstd", compression_level=1, use_dictionary=texts)
 
 
-def _array(cells: tuple[Any, ...], kind: pa.DataType) -> pa.Array:
+def _array(cells: list[Any], kind: pa.DataType) -> pa.Array:
+    """Built from buffers: `pyarrow.array` would import pandas, which costs more than writing a small run."""
     import pyarrow as pa
 
+    if pa.types.is_string(kind):
+        return _text_array(cells)
+    if pa.types.is_boolean(kind):
+        return pa.Array.from_buffers(kind, len(cells), [None, _bits(np.fromiter(map(bool, cells), bool, len(cells)))])
     if pa.types.is_floating(kind):
         numbers = np.array(cells, dtype=np.float64)
-        return pa.array(numbers, kind, mask=~np.isfinite(numbers))
-    if pa.types.is_boolean(kind):
-        return pa.array(np.array(cells, dtype=bool), kind)
-    if pa.types.is_string(kind):
-        return pa.array([cell if cell is None or type(cell) is str else str(cell) for cell in cells], kind)
-    return pa.array(cells, kind)
+        known = np.isfinite(numbers)
+    else:
+        known = _known(cells)
+        numbers = np.array(cells if known.all() else [cell or 0 for cell in cells], dtype=np.int64)
+    if known.all():
+        return pa.Array.from_buffers(kind, len(cells), [None, pa.py_buffer(numbers)])
+    return pa.Array.from_buffers(kind, len(cells), [_bits(known), pa.py_buffer(np.where(known, numbers, 0))])
+
+
+def _text_array(cells: list[Any]) -> pa.Array:
+    import pyarrow as pa
+
+    known = _known(cells)
+    texts = cells if known.all() else ["" if cell is None else cell for cell in cells]
+    try:
+        joined = "".join(texts)
+    except TypeError:
+        texts = [str(text) for text in texts]
+        joined = "".join(texts)
+    lengths = map(len, texts if joined.isascii() else [text.encode() for text in texts])
+    ends = np.zeros(len(cells) + 1, dtype=np.int64)
+    np.cumsum(np.fromiter(lengths, np.int64, len(cells)), out=ends[1:])
+    validity = None if known.all() else _bits(known)
+    buffers = [validity, pa.py_buffer(ends), pa.py_buffer(joined.encode())]
+    return pa.Array.from_buffers(pa.large_string(), len(cells), buffers).cast(pa.string())
+
+
+def _known(cells: list[Any]) -> np.ndarray:
+    return np.array([cell is not None for cell in cells]) if None in cells else np.ones(len(cells), dtype=bool)
+
+
+def _bits(flags: np.ndarray) -> pa.Buffer:
+    import pyarrow as pa
+
+    return pa.py_buffer(np.packbits(flags, bitorder="little"))

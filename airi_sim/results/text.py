@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from airi_sim.results.metrics import Summary
 
-NONE = "–"
-SCALES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+NONE = "-"
+SCALES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
 
 
 def seconds(value: float | None) -> str:

@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from airi_sim.core.errors import BadInput
 from airi_sim.results.columns import Columns
 

@@ -29,7 +29,7 @@ class World:
 
     workload: Any
     runtime: Runtime
-    driver: Driver
+    driver: Any
     log: Log
     backend: Backend
     plans: list[PoolPlan]
@@ -58,9 +58,7 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
     workload, concurrency = build_workload(config)
     backend = backend or build_backend(config)
     log = Log()
-    plans = plan_pools(config, workload.hash_block, measured=backend.source == "torch")
-    if backend.source == "torch":
-        plans = [_sized(plan, backend) for plan in plans]
+    plans = sized_pools(config, workload.hash_block, backend)
     pools = [_pool(plan, config, log, backend, _first(plans, i)) for i, plan in enumerate(plans)]
     policy = config["policy"]
     runtime = Runtime(
@@ -77,7 +75,8 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
     executors = [
         backend.executor(plan.deployment, i, script) for plan in plans for i in range(plan.deployment.replicas)
     ]
-    driver = Driver(runtime, executors, learn=script.learn, progress=progress)
+    make_driver = getattr(backend, "driver", None) or Driver
+    driver = make_driver(runtime, executors, learn=script.learn, progress=progress)
     return World(workload, runtime, driver, log, backend, plans)
 
 
@@ -101,6 +100,12 @@ def build_backend(config: Mapping[str, Any]) -> Backend:
         raise BadInput(
             "backend=torch needs PyTorch, which is not installed: pip install 'airi-sim[real]' brings it."
         ) from None
+
+
+def sized_pools(config: Mapping[str, Any], hash_block: int, backend: Backend) -> list[PoolPlan]:
+    """The pools of a config with the memory they get on `backend`."""
+    plans = plan_pools(config, hash_block, measured=backend.source == "torch")
+    return [_sized(plan, backend) for plan in plans] if backend.source == "torch" else plans
 
 
 def _forgetters(script: LengthScript, backend: Any) -> Callable[[Request], None]:

@@ -11,11 +11,12 @@ import sys
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airi_sim.core.errors import BadInput
-from airi_sim.engine.backends import ReplayBackend
+from airi_sim.engine.backends import ReplayBackend, server_name
 from airi_sim.engine.executors import ReplayEnded
 from airi_sim.results.parity import Parity, first_divergence
 from airi_sim.results.run import Run, load
@@ -49,8 +50,7 @@ class Comparison:
 def compare_all(config: Mapping[str, Any], folder: Path) -> list[Comparison]:
     """A comparison for each policy set of `compare.policies` (or for the policies of the config)."""
     sets = config["compare"]["policies"] or {"": {}}
-    if config["backend"]["name"] == "sim":
-        raise BadInput("compare measures too: give it a backend that does (backend=torch), not backend=sim.")
+    check_clock(config, "compare")
     return [compare_one(name, with_policies(config, chosen), folder / name) for name, chosen in sets.items()]
 
 
@@ -80,7 +80,7 @@ def compare_one(name: str, config: Mapping[str, Any], folder: Path) -> Compariso
         repeat = load(folder / "repeat")
     pinned = pin_memory(config, world)
     execute(simulated(pinned, profile), folder / "sim", label=f"{title}simulating")
-    parity = replay(pinned, world)
+    parity = replay(pinned, world).parity
     sim, measured = load(folder / "sim"), load(folder / "measured")
     content = json.loads(profile.read_text())
     return Comparison(name, sim, measured, repeat, compare(sim, measured, repeat), parity, content)
@@ -118,14 +118,51 @@ def simulated(config: Mapping[str, Any], profile: Path) -> dict[str, Any]:
     return copy
 
 
-def replay(config: Mapping[str, Any], measured: World) -> Parity:
-    """Run the config again in the simulator with the measured durations, and compare the decisions."""
-    durations: dict[str, list[float]] = {}
-    for row in sorted(measured.log.plans, key=lambda row: float(row[2])):
-        durations.setdefault(row[0], []).append(row[10])
-    world = build({**config, "precision": config["backend"]["precision"]}, ReplayBackend(durations))
+@dataclass(frozen=True)
+class Replay:
+    """A measured run, its durations put into the simulator."""
+
+    parity: Parity
+    apart_s: float
+    """The largest difference of any time of any request; the arithmetic is the same, so it must be 0."""
+
+
+def replay(config: Mapping[str, Any], measured: World) -> Replay:
+    """Run the config again in the simulator with the measured durations, and compare decisions and times."""
+    world = build({**config, "precision": config["backend"]["precision"]}, ReplayBackend(durations(measured)))
     try:
         world.driver.run(iter(world.workload))
     except ReplayEnded as error:
         print(f"replay: {error}", file=sys.stderr)
-    return first_divergence(measured.log.decisions, world.log.decisions)
+    return Replay(first_divergence(measured.log.decisions, world.log.decisions), apart(measured, world))
+
+
+def durations(measured: World) -> dict[str, list[float]]:
+    """Seconds of every pass by server, in the order in which the passes began (the plans table lists their ends)."""
+    found: dict[str, list[float]] = {}
+    backend: Any = measured.backend
+    for row in backend.measurements():
+        found.setdefault(server_name(row["pool"], row["replica"]), []).append(row["seconds"])
+    return found
+
+
+def apart(one: World, other: World) -> float:
+    """The largest difference in seconds between the times of the same requests; infinite if one lacks some."""
+    mine, theirs = ({row[0]: row[5:8] for row in world.log.requests} for world in (one, other))
+    if mine.keys() != theirs.keys():
+        return inf
+    pairs = [pair for request in mine for pair in zip(mine[request], theirs[request], strict=True)]
+    if any((a is None) != (b is None) for a, b in pairs):
+        return inf
+    return max((abs(a - b) for a, b in pairs if a is not None), default=0.0)
+
+
+def check_clock(config: Mapping[str, Any], verb: str) -> None:
+    """BadInput where measured durations could not be replayed: on the wall clock replicas take turns."""
+    if config["backend"]["name"] == "sim":
+        raise BadInput(f"{verb} measures too: give it a backend that does (backend=torch), not backend=sim.")
+    if config["backend"].get("clock") == "wall":
+        raise BadInput(
+            f"{verb} needs backend.clock=work: on the wall clock the replicas share the device by turns, which the "
+            "simulator does not repeat; use airi run backend=torch backend.clock=wall."
+        )

@@ -7,7 +7,7 @@ import time
 
 
 class Progress:
-    """Called with (requests so far, time of the run); prints at most so often that one can read it."""
+    """Called with (requests so far, time of the run), or told what to `say`; prints so often that one can read it."""
 
     def __init__(self, label: str, every_s: float | None = None) -> None:
         self.label = label
@@ -17,12 +17,16 @@ class Progress:
         self.printed = False
 
     def __call__(self, requests: int, now: float) -> None:
+        self.say(f"{requests:,} requests, {now:,.0f} s of the run")
+
+    def say(self, done: str) -> None:
+        """Print how far things are, unless something was printed a moment ago."""
         at = time.perf_counter()
         if at - self.last < self.every_s:
             return
         self.last = at
         self.printed = True
-        text = f"{self.label}: {requests:,} requests, {now:,.0f} s of the run in {at - self.start:.0f} s"
+        text = f"{self.label}: {done} in {at - self.start:.0f} s"
         print(f"\r{text}\x1b[K" if self.moving else text, end="" if self.moving else "\n", file=sys.stderr, flush=True)
 
     def close(self) -> None:

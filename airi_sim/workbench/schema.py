@@ -43,6 +43,8 @@ KEYS: dict[str, tuple[Test, str]] = {
     "results.tables": (_flag, "true or false"),
     "results.report": (_flag, "true or false"),
     "results.timeline": (_flag, "true or false"),
+    "calibrate.samples": (_whole(1), "a whole number from 1"),
+    "calibrate.seconds": (lambda v: _number(v) and v > 0, "seconds above 0"),
     "compare.repeat": (_flag, "true or false"),
     "workload.concurrency": (lambda v: v is None or _whole(1)(v), "a whole number from 1, or null"),
     **{

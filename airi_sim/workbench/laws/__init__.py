@@ -1,0 +1,1 @@
+"""The laws every policy must keep, and the small random worlds they are tried in (see workbench.check)."""

@@ -1,0 +1,65 @@
+"""airi validate: checks that carry the claims; 1 if one fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from airi_sim.core.errors import BadInput, unknown
+from airi_sim.workbench.build import build_backend
+from airi_sim.workbench.comparison import check_clock, pin_memory, replay
+from airi_sim.workbench.config import load_config, plain, show_config
+from airi_sim.workbench.execute import perform
+from airi_sim.workbench.paths import options
+
+Check = dict[str, Any]
+
+
+def command(overrides: Sequence[str], show: bool = False) -> int:
+    """Do the checks that `validate=` names, print a line each, write checks.json; 1 if one failed."""
+    name = chosen(overrides)
+    config = load_config(overrides)
+    if show:
+        return show_config(config)
+    folder = Path(config.hydra.run.dir)
+    checks = VALIDATIONS[name](plain(config), folder)
+    (folder / "checks.json").write_text(json.dumps(checks, indent=1))
+    for check in checks:
+        print(f"{'ok  ' if check['passed'] else 'FAIL'}  {check['name']}: {check['detail']}")
+    print(f"checks: {folder / 'checks.json'}")
+    return 0 if all(check["passed"] for check in checks) else 1
+
+
+def chosen(overrides: Sequence[str]) -> str:
+    """The validation that the command line names; BadInput lists them."""
+    names = [word.removeprefix("validate=") for word in overrides if word.startswith("validate=")]
+    if not names:
+        raise BadInput(f"say what to validate: {', '.join(f'validate={name}' for name in options('validate'))}.")
+    if names[-1] not in options("validate"):
+        raise unknown("validation", names[-1], options("validate"))
+    return names[-1]
+
+
+def parity(config: Mapping[str, Any], folder: Path) -> list[Check]:
+    """A measured run, replayed: the same decisions, at the same times."""
+    check_clock(config, "validate=parity")
+    world = perform(config, folder, build_backend(config), "measuring")
+    found = replay(pin_memory(config, world), world)
+    passes = sum(server.passes for server in world.runtime.servers)
+    preemptions = sum(row[13] for row in world.log.jobs)
+    return [
+        {
+            "name": "replay parity", "figure": found.parity.same, "limit": found.parity.total, "unit": "decisions",
+            "passed": found.parity.identical,
+            "detail": f"{found.parity} ({passes:,} measured passes, {preemptions:,} preemptions)",
+        },
+        {
+            "name": "replay times", "figure": found.apart_s, "limit": 0.0, "unit": "s", "passed": found.apart_s == 0,
+            "detail": f"{found.apart_s:g} s at most between the times of a request measured and replayed",
+        },
+    ]  # fmt: skip
+
+
+VALIDATIONS: dict[str, Callable[[Mapping[str, Any], Path], list[Check]]] = {"parity": parity}
