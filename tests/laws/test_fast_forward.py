@@ -1,0 +1,205 @@
+"""Law 3 through the workbench: with and without fast-forward the same decisions, and times within 1e-6 s.
+
+Every combination of the built-in queues, batchers and routers on a real trace, and random small configurations with
+everything that could make a run of equal passes end early.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from airi_sim.core.types import Item, Job
+from airi_sim.workbench.build import build
+from airi_sim.workbench.config import load_config, plain
+from airi_sim.workbench.paths import options
+from airi_sim.workbench.plugins import group_node
+
+QUEUES, BATCHERS, ROUTERS = (options(f"policy/{kind}") for kind in ("queue", "batcher", "router"))
+COMBINATIONS = list(product(QUEUES, BATCHERS, ROUTERS))
+TOLERANCE_S = 1e-6
+WORLDS = int(os.environ.get("AIRI_WORLDS", "60"))
+ON_TRACE = bool(os.environ.get("AIRI_DATA"))
+TRACE = ["workload=trace", "workload.path=azure_conv", "workload.rate_scale=1.5"]
+STAND_IN = ["workload=azure_like", "workload.rate=7"]  # the same statistics
+SERVERS = ["model=llama-3.1-8b", "accelerator=h100-sxm", "pool.replicas=2", "server.kv_blocks=700"]
+LOAD = ["server.max_num_seqs=48", "workload.tenants={heavy: 5, light: 1}"]
+
+
+@dataclass
+class Ran:
+    """What a run decided, and when things happened."""
+
+    decisions: str
+    times: dict[int, tuple[Any, ...]]
+    outcomes: list[tuple[Any, ...]]
+    preemptions: int
+    plans: int
+    statuses: Counter[str]
+
+    def apart(self, other: Ran) -> float:
+        """The largest difference of a time, in seconds."""
+        pairs = [(a, b) for job in self.times for a, b in zip(self.times[job], other.times[job], strict=True) if a != b]
+        return max((abs(a - b) for a, b in pairs), default=0.0)
+
+
+def run(config: dict[str, Any], fast: bool, faults: list[tuple[float, int, float]] | None = None) -> Ran:
+    """Run a config; `faults` are (when, server, seconds until it is back)."""
+    world = build({**config, "engine": {"fast_forward": fast}})
+    runtime, driver = world.runtime, world.driver
+    for at, server, gone in faults or []:
+        index = server % len(runtime.servers)
+        driver.at(at, lambda i=index, t=at: runtime.server_down(i, t))
+        driver.at(at + gone, lambda i=index, t=at + gone: runtime.server_up(i, t))
+    driver.run(with_priorities(world.workload))
+    log = world.log
+    return Ran(
+        log.decisions_hash(),
+        {row[0]: row[6:10] for row in log.jobs},
+        sorted((row[0], row[5], *row[10:]) for row in log.jobs),
+        sum(row[13] for row in log.jobs),
+        len(log.plans),
+        Counter(row[11] for row in log.requests),
+    )
+
+
+def with_priorities(items: Any) -> Iterator[Item]:
+    """So that orders by priority differ from orders by arrival."""
+    for item in items:
+        item.request.priority = item.request.id % 3
+        yield item
+
+
+def both(config: dict[str, Any], faults: list[tuple[float, int, float]] | None = None) -> tuple[Ran, Ran]:
+    """With and without fast-forward; they must be the same."""
+    fast, slow = run(config, True, faults), run(config, False, faults)
+    assert fast.outcomes == slow.outcomes
+    assert fast.decisions == slow.decisions
+    assert fast.apart(slow) <= TOLERANCE_S
+    return fast, slow
+
+
+@cache
+def composed(*overrides: str) -> dict[str, Any]:
+    return plain(load_config(overrides))
+
+
+def combination(n: int, queue: str, batcher: str, router: str) -> dict[str, Any]:
+    workload = [*TRACE, f"workload.limit={n}"] if ON_TRACE else [*STAND_IN, f"workload.n={n}"]
+    config = deepcopy(composed(*workload, *SERVERS, *LOAD))
+    for kind, name in (("queue", queue), ("batcher", batcher), ("router", router)):
+        config["policy"][kind] = group_node(f"policy/{kind}", name)
+    if queue == "priority_aging":
+        config["policy"]["queue"]["patience"] = 5.0
+    return config
+
+
+def covers(queue: str, batcher: str, router: str) -> bool:
+    """A third of the combinations in which every pair of policies meets."""
+    return (QUEUES.index(queue) + ROUTERS.index(router)) % len(BATCHERS) == BATCHERS.index(batcher)
+
+
+def test_there_are_sixty_combinations_and_the_covering_third_has_every_pair() -> None:
+    assert len(COMBINATIONS) >= 60
+    chosen = [c for c in COMBINATIONS if covers(*c)]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert {(c[one], c[other]) for c in chosen} == {(c[one], c[other]) for c in COMBINATIONS}
+
+
+@pytest.mark.parametrize(
+    ("queue", "batcher", "router"),
+    [pytest.param(*c, marks=() if covers(*c) else pytest.mark.slow, id="+".join(c)) for c in COMBINATIONS],
+)
+def test_two_thousand_requests_of_the_trace(queue: str, batcher: str, router: str) -> None:
+    fast, slow = both(combination(2000, queue, batcher, router))
+    assert fast.statuses["finished"] >= 1990
+    assert fast.plans < slow.plans / 5
+    if batcher != "static":
+        assert fast.preemptions > 0
+
+
+@pytest.mark.parametrize(("queue", "batcher", "router"), COMBINATIONS)
+def test_every_combination_on_the_first_requests(queue: str, batcher: str, router: str) -> None:
+    both(combination(150, queue, batcher, router))
+
+
+class LeastKv:
+    """Reads a column that moves inside a run of equal passes."""
+
+    def route(self, job: Job, view: Any, now: float) -> int:
+        used, up = view.column("kv_used_blocks", now), view.column("up", now)
+        return min(range(view.n), key=lambda i: (not up[i], used[i], i))
+
+
+ROUTER_NODES = [{"_target_": f"{__name__}.LeastKv"}, *(group_node("policy/router", name) for name in ROUTERS)]
+BUCKET = {**group_node("policy/admission", "token_bucket"), "charge_output": False}
+REGIMES: dict[str, dict[str, Any]] = {
+    "idle": {"rate": 2.0, "seats": 64, "blocks": 2000},
+    "seats_full": {"rate": 60.0, "seats": 5, "blocks": 2000},
+    "memory_short": {"rate": 60.0, "seats": 40, "blocks": 60},
+    "overload": {"rate": 400.0, "seats": 16, "blocks": 120},
+}
+PROMPT, OUTPUT = {"kind": "uniform", "min": 1, "max": 300}, {"kind": "uniform", "min": 1, "max": 80}
+Fault = tuple[float, int, float]
+
+
+@st.composite
+def worlds(draw: Any, regime: str) -> tuple[dict[str, Any], list[Fault]]:
+    """A small config of a regime, with any of the built-in policies and complications, and deaths of servers."""
+    own, program = REGIMES[regime], draw(st.sampled_from(["chat", "chat", "rag"]))
+    config = deepcopy(composed("workload=poisson", "model=llama-3.1-8b", "accelerator=h100-sxm"))
+    prefix = draw(st.sampled_from([None, {"groups": 3, "tokens": 160, "zipf": 0.5}]))
+    config["workload"] |= {
+        "rate": own["rate"], "n": 40, "input": PROMPT, "output": OUTPUT, "program": program, "prefix": prefix,
+        "seed": draw(st.integers(0, 2**16)), "burstiness": draw(st.sampled_from([0.3, 1.0])),
+        "tenants": {"a": 3, "b": 1}, "concurrency": draw(st.sampled_from([None, None, 12])),
+    }  # fmt: skip
+    chunked = draw(st.booleans())
+    config["server"] |= {
+        "max_num_seqs": own["seats"], "kv_blocks": own["blocks"], "chunked_prefill": chunked,
+        "max_num_batched_tokens": draw(st.sampled_from([64, 200, 600] if chunked else [600])),
+        "prefix_caching": draw(st.booleans()), "block_size": draw(st.sampled_from([16, 16, 24])),
+    }  # fmt: skip
+    config["view"] = {"period_s": draw(st.sampled_from([0.0, 0.0, 0.05]))}
+    config["pool"]["replicas"] = draw(st.integers(1, 3))
+    policy = config["policy"]
+    policy["router"] = draw(st.sampled_from(ROUTER_NODES))
+    for kind in ("queue", "batcher", "evictor"):
+        policy[kind] = group_node(f"policy/{kind}", draw(st.sampled_from(options(f"policy/{kind}"))))
+    if "patience" in policy["queue"]:
+        policy["queue"]["patience"] = draw(st.sampled_from([0.05, 0.3]))
+    if draw(st.booleans()):
+        policy["admission"] = BUCKET | {"rate": draw(st.sampled_from([2000, 20000])), "capacity": 1000}
+    deaths = st.tuples(st.floats(0.01, 3.0), st.integers(0, 4), st.floats(0.01, 0.5))
+    return config, draw(st.lists(deaths, max_size=2))
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+@settings(max_examples=WORLDS, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_random_small_worlds(regime: str, data: st.DataObject) -> None:
+    both(*data.draw(worlds(regime)))
+
+
+@pytest.mark.parametrize("caching", [False, True])
+@pytest.mark.parametrize("batcher", BATCHERS)
+def test_memory_short_really_preempts(batcher: str, caching: bool) -> None:
+    """Else that regime would prove nothing."""
+    config = deepcopy(composed("workload=poisson", "model=llama-3.1-8b", "accelerator=h100-sxm"))
+    own = REGIMES["memory_short"]
+    prefix = {"groups": 3, "tokens": 160}
+    config["workload"] |= {"rate": own["rate"], "n": 80, "input": PROMPT, "output": OUTPUT, "prefix": prefix}
+    config["server"] |= {"max_num_seqs": own["seats"], "kv_blocks": own["blocks"], "prefix_caching": caching}
+    config["policy"]["batcher"] = group_node("policy/batcher", batcher)
+    fast, _ = both(config)
+    assert fast.preemptions > 5
