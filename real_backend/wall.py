@@ -55,9 +55,7 @@ class WallDriver:
         self._moments: list[Moment] = []
         self._numbers = count()
         self._turns: dict[int, Any] = {}
-        for server, executor in zip(runtime.servers, executors, strict=True):
-            if hasattr(server, "progress"):
-                server.progress = executor.progress
+        runtime.attach(executors)
 
     def at(self, time: float, action: Callable[[], None], order: int = ARRIVAL) -> None:
         """Call `action` as soon as possible after `time`, then let servers react."""

@@ -61,7 +61,9 @@ class Driver:
         self.learn = learn
         self.devices = devices
         self.report = progress
-        self.report_every = 1 if any(executor.detailed for executor in executors) else 256  # arrivals: measuring is slow
+        self.report_every = (
+            1 if any(executor.detailed for executor in executors) else 256
+        )  # arrivals: measuring is slow
         self.env = Environment()
         self.events = self.arrived = 0
         self.timer = inf

@@ -24,6 +24,8 @@ class FittedCost:
 
     __slots__ = ("_attention", "_block", "_context", "_padded", "_ranges", "_sequences", "_slices", "_tokens", "notes")
 
+    needs_longest = True
+
     def __init__(self, profile: Mapping[str, Any], kind: str = "generate") -> None:
         section = _section(profile, kind)
         found, knots = section["coefficients"], section["knots"]

@@ -1,7 +1,7 @@
 """`airi_sim.check_policy`: the law suite on anybody's policy, in small random worlds, with the smallest example found.
 
-    report = check_policy(MyQueue, patience=2.0)
-    assert report.ok, report
+report = check_policy(MyQueue, patience=2.0)
+assert report.ok, report
 """
 
 from __future__ import annotations

@@ -37,7 +37,9 @@ def notes(make: Callable[[], Any], worlds: Iterable[World]) -> list[str]:
     policy = make()
     if not getattr(policy, "timeless", False):
         if not _needs_horizon(make, worlds):
-            found.append("its horizon was never needed in these worlds: if only push and pop move it, set timeless=True")
+            found.append(
+                "its horizon was never needed in these worlds: if only push and pop move it, set timeless=True"
+            )
         elif not callable(getattr(policy, "stable", None)):
             found.append("it has no stable(), so it is asked before every pass: right, but slow")
     overtaken, later, job = _most_overtaken(run(_overload(), {"queue": make}))

@@ -138,12 +138,16 @@ class QueueWitness(Witness):
         job_id = getattr(job, "id", None)
         held = self.held.get(job_id) if isinstance(job_id, int) else None
         if held is None or held[0] is not job:
-            raise Breach("conservation", f"{method} answered {job!r}, which is not among the jobs that wait in this queue")
+            raise Breach(
+                "conservation", f"{method} answered {job!r}, which is not among the jobs that wait in this queue"
+            )
         compare_job("the queue", *held)
 
     def _count(self, method: str) -> None:
         if len(self) != len(self.held):
-            raise Breach("conservation", f"after {method} the queue says it holds {len(self)} jobs, but {len(self.held)} wait")
+            raise Breach(
+                "conservation", f"after {method} the queue says it holds {len(self)} jobs, but {len(self.held)} wait"
+            )
 
     def __len__(self) -> int:
         return int(self.sentry.call("len()", self.policy.__len__))
