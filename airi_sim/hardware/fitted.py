@@ -89,7 +89,7 @@ def _section(profile: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
     if section is None:
         measured = ", ".join(sorted(profile["kinds"]))
         raise BadInput(f"the calibration profile has no '{kind}' section (it has {measured}): calibrate that kind too.")
-    return section  # type: ignore[no-any-return]
+    return section
 
 
 def _problem(profile: Any) -> str:

@@ -23,6 +23,9 @@ class Lifecycle(Drafting):
     parted: list[LiveJob]
     inflight_tokens: int
     max_seats: int
+    unit: int
+    caching: bool
+    detailed: bool
     index: int
     passes: int
     cut_wanted: bool
