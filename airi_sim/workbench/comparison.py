@@ -23,6 +23,7 @@ from airi_sim.results.run import Run, load
 from airi_sim.workbench.build import World, build, build_backend
 from airi_sim.workbench.execute import execute, perform
 from airi_sim.workbench.plugins import group_node
+from airi_sim.workbench.reports import keep_parity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,6 +82,7 @@ def compare_one(name: str, config: Mapping[str, Any], folder: Path) -> Compariso
     pinned = pin_memory(config, world)
     execute(simulated(pinned, profile), folder / "sim", label=f"{title}simulating")
     parity = replay(pinned, world).parity
+    keep_parity(parity, folder)
     sim, measured = load(folder / "sim"), load(folder / "measured")
     content = json.loads(profile.read_text())
     return Comparison(name, sim, measured, repeat, compare(sim, measured, repeat), parity, content)
