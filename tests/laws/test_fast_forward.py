@@ -141,26 +141,27 @@ class LeastKv:
         return min(range(view.n), key=lambda i: (not up[i], used[i], i))
 
 
-ROUTER_NODES = [{"_target_": f"{__name__}.LeastKv"}, *(group_node("policy/router", name) for name in ROUTERS)]
+ROUTER_NODES = [*[{"_target_": f"{__name__}.LeastKv"}] * 4, *(group_node("policy/router", name) for name in ROUTERS)]
 BUCKET = {**group_node("policy/admission", "token_bucket"), "charge_output": False}
 REGIMES: dict[str, dict[str, Any]] = {
-    "idle": {"rate": 2.0, "seats": 64, "blocks": 2000},
-    "seats_full": {"rate": 60.0, "seats": 5, "blocks": 2000},
-    "memory_short": {"rate": 60.0, "seats": 40, "blocks": 60},
-    "overload": {"rate": 400.0, "seats": 16, "blocks": 120},
+    "idle": {"rate": 4.0, "seats": 64, "blocks": 2000, "output": 400},
+    "seats_full": {"rate": 60.0, "seats": 5, "blocks": 2000, "output": 80},
+    "memory_short": {"rate": 30.0, "seats": 40, "blocks": 60, "output": 120},
+    "overload": {"rate": 400.0, "seats": 16, "blocks": 120, "output": 80},
 }
-PROMPT, OUTPUT = {"kind": "uniform", "min": 1, "max": 300}, {"kind": "uniform", "min": 1, "max": 80}
+PROMPT, OUTPUT = {"kind": "uniform", "min": 1, "max": 300}, {"kind": "uniform", "min": 1}
 Fault = tuple[float, int, float]
 
 
 @st.composite
 def worlds(draw: Any, regime: str) -> tuple[dict[str, Any], list[Fault]]:
     """A small config of a regime, with any of the built-in policies and complications, and deaths of servers."""
-    own, program = REGIMES[regime], draw(st.sampled_from(["chat", "chat", "rag"]))
+    own = REGIMES[regime]
     config = deepcopy(composed("workload=poisson", "model=llama-3.1-8b", "accelerator=h100-sxm"))
     prefix = draw(st.sampled_from([None, {"groups": 3, "tokens": 160, "zipf": 0.5}]))
     config["workload"] |= {
-        "rate": own["rate"], "n": 40, "input": PROMPT, "output": OUTPUT, "program": program, "prefix": prefix,
+        "rate": own["rate"], "n": 40, "input": PROMPT, "output": OUTPUT | {"max": own["output"]},
+        "program": draw(st.sampled_from(["chat", "chat", "rag"])), "prefix": prefix,
         "seed": draw(st.integers(0, 2**16)), "burstiness": draw(st.sampled_from([0.3, 1.0])),
         "tenants": {"a": 3, "b": 1}, "concurrency": draw(st.sampled_from([None, None, 12])),
     }  # fmt: skip
@@ -177,7 +178,7 @@ def worlds(draw: Any, regime: str) -> tuple[dict[str, Any], list[Fault]]:
     for kind in ("queue", "batcher", "evictor"):
         policy[kind] = group_node(f"policy/{kind}", draw(st.sampled_from(options(f"policy/{kind}"))))
     if "patience" in policy["queue"]:
-        policy["queue"]["patience"] = draw(st.sampled_from([0.05, 0.3]))
+        policy["queue"]["patience"] = draw(st.sampled_from([0.2, 1.0]))
     if draw(st.booleans()):
         policy["admission"] = BUCKET | {"rate": draw(st.sampled_from([2000, 20000])), "capacity": 1000}
     deaths = st.tuples(st.floats(0.01, 3.0), st.integers(0, 4), st.floats(0.01, 0.5))
@@ -198,7 +199,13 @@ def test_memory_short_really_preempts(batcher: str, caching: bool) -> None:
     config = deepcopy(composed("workload=poisson", "model=llama-3.1-8b", "accelerator=h100-sxm"))
     own = REGIMES["memory_short"]
     prefix = {"groups": 3, "tokens": 160}
-    config["workload"] |= {"rate": own["rate"], "n": 80, "input": PROMPT, "output": OUTPUT, "prefix": prefix}
+    config["workload"] |= {
+        "rate": own["rate"],
+        "n": 80,
+        "input": PROMPT,
+        "output": OUTPUT | {"max": 80},
+        "prefix": prefix,
+    }
     config["server"] |= {"max_num_seqs": own["seats"], "kv_blocks": own["blocks"], "prefix_caching": caching}
     config["policy"]["batcher"] = group_node("policy/batcher", batcher)
     fast, _ = both(config)
