@@ -8,6 +8,7 @@ SIM_VENV := .venv-sim
 DEPENDENCIES := pyproject.toml constraints.txt
 PYTEST_ARGS ?=
 OVERRIDES ?=
+FROM ?=
 
 # The first interpreter that is new enough and can make environments, or the one named by `make PYTHON=...`.
 define MAKE_ENVIRONMENT
@@ -59,7 +60,8 @@ check-floors: $(VENV)/.test
 bench: $(VENV)/.demo  ## speed of the engine on named traces
 	@$(VENV)/bin/airi bench $(OVERRIDES)
 
-docs: $(VENV)/.test  ## run the examples of the README and the documents
+docs: $(VENV)/.test  ## draw the picture of the README anew (of FROM=<comparison>, else of a fresh one), run the examples
+	@$(VENV)/bin/python docs/img/readme.py $(FROM)
 	@$(VENV)/bin/python -m pytest tests/docs $(PYTEST_ARGS)
 
 clean:  ## remove the environments and caches, keep runs
