@@ -175,11 +175,21 @@ class TorchBackend:
         spec = self._spec(deployment)
         if spec not in self._models:
             models.check(spec)
+            self._check_memory(spec)
             path = self.weights.get(spec.name)
             device = str(self.device)
             tensors = stored.read(spec, path) if path else stored.draw(spec, self.seed, device, self.dtype)
             self._models[spec] = models.build(spec, tensors, device, self.dtype)
         return self._models[spec]
+
+    def _check_memory(self, spec: ModelSpec) -> None:
+        """BadInput before weights are drawn that the device cannot hold."""
+        needed, free = spec.parameters * self.dtype.itemsize, self._free_bytes()
+        if needed > free:
+            raise BadInput(
+                f"'{spec.name}' in {self.precision} needs {needed:.3g} bytes for its weights, but "
+                f"'{self.device_name()}' has {free:.3g} bytes free: take a smaller model (model=tiny, model=small) or a smaller precision."
+            )
 
     def _generate(self, deployment: Deployment, script: Script) -> Work:
         return GenerateWork(self._runner(deployment, deployment.kv_blocks), script, self.sequences)
@@ -254,11 +264,16 @@ class TorchBackend:
 
     # -- measuring
 
-    def _kv_bytes(self, spec: ModelSpec) -> float:
+    def _free_bytes(self) -> int:
         if self.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.device)
+            return int(torch.cuda.mem_get_info(self.device)[0])
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+    def _kv_bytes(self, spec: ModelSpec) -> float:
+        free = self._free_bytes()
+        if self.device.type == "cuda":
             return FREE_SHARE * (free - spec.parameters * self.dtype.itemsize * (spec not in self._models))
-        return min(CPU_KV_BYTES, FREE_SHARE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        return min(CPU_KV_BYTES, FREE_SHARE * free)
 
     def _record(self, deployment: Deployment, replica: int, plan: Plan, now: float, split: Split) -> None:
         row = {

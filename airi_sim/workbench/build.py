@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from airi_sim.core.errors import BadInput
+from airi_sim.core.errors import BadInput, unknown
 from airi_sim.core.log import Log
 from airi_sim.core.types import FOREVER, Request
 from airi_sim.engine.backends import Backend, SimBackend, server_name
@@ -16,8 +16,10 @@ from airi_sim.runtime.runtime import Runtime
 from airi_sim.runtime.service import BatchServer, SlotServer
 from airi_sim.runtime.token_server import TokenServer
 from airi_sim.runtime.view import Board
+from airi_sim.workbench.objects import instantiate
+from airi_sim.workbench.paths import options
 from airi_sim.workbench.plugins import maker
-from airi_sim.workbench.pools import PoolPlan, instantiate, plan_pools
+from airi_sim.workbench.pools import PoolPlan, plan_pools
 from airi_sim.workload.programs import PROGRAMS, program
 from airi_sim.workload.script import LengthScript
 from airi_sim.workload.tenants import build as label
@@ -90,16 +92,19 @@ def build_workload(config: Mapping[str, Any]) -> tuple[Any, int | None]:
 def build_backend(config: Mapping[str, Any]) -> Backend:
     """The backend the config names; torch is reached only through its `_target_`."""
     node = dict(config["backend"])
-    if node.get("name") == "sim":
+    name = node.pop("name", None)
+    if name == "sim" and not node:
         return SimBackend()
+    if "_target_" not in node:
+        raise unknown("backend", str(name), options("backend"))
     try:
-        return instantiate({k: v for k, v in node.items() if k != "name"}, "backend")
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
+        return instantiate(node, "backend")
+    except BadInput as error:
+        if not isinstance(error.__cause__, ModuleNotFoundError) or error.__cause__.name != "torch":
             raise
         raise BadInput(
             "backend=torch needs PyTorch, which is not installed: pip install 'airi-sim[real]' brings it."
-        ) from None
+        ) from error
 
 
 def sized_pools(config: Mapping[str, Any], hash_block: int, backend: Backend) -> list[PoolPlan]:

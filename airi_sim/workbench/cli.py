@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -17,7 +17,21 @@ VERBS = {
     "validate": "validate=parity: replay a measured run, decision by decision",
     "report": "(re)build the HTML report of run folders: airi report DIR...",
 }
-FLAGS = ("--debug", "--help", "-h", "--cfg", "--version")
+FLAGS = {
+    "--debug": "show tracebacks",
+    "--cfg": "print the config and stop",
+    "--multirun": "(-m) several values a key, key=a,b: one run for each combination",
+    "--version": "print the version",
+    "--help": "(-h) this",
+}
+SHORT = {"-h": "--help", "-m": "--multirun", "-c": "--cfg"}
+EXAMPLES = (
+    "workload=poisson workload.rate=8 pool.replicas=2 policy/router=p2c",
+    "workload=trace workload.path=trace.csv model=llama-3.1-8b accelerator=h100-sxm",
+    "policy.queue._target_=my_module.MyQueue policy.queue.patience=2.0",
+)
+Command = Callable[..., int]
+"""Of a verb: `command(overrides, show) -> exit code`; `show` prints the config instead."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,34 +43,54 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BadInput as error:
         if debug:
             raise
-        print(f"airi: {error}", file=sys.stderr)
+        print(f"airi: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("airi: interrupted; nothing was written that is not complete.", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # `airi ... | head`: whoever read has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _dispatch(words: list[str]) -> int:
-    flags = [word for word in words if word in FLAGS]
-    rest = [word for word in words if word not in FLAGS]
+    flags, rest = _split(words)
     if "--version" in flags:
         from airi_sim import __version__
 
         print(f"airi_sim {__version__}")
         return 0
     if not rest:
-        print(usage())
-        return 0 if flags else 2
+        print(usage(), file=sys.stdout if "--help" in flags else sys.stderr)
+        return 0 if "--help" in flags else 2
     verb, overrides = rest[0], rest[1:]
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)
-    if "--help" in flags or "-h" in flags:
+    if "--help" in flags:
         print(help_of(verb))
         return 0
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    command = import_module(f"airi_sim.workbench.verbs.{verb}").command
+    command: Command = import_module(f"airi_sim.workbench.verbs.{verb}").command
+    if "--multirun" in flags:
+        from airi_sim.workbench.multirun import multirun
+
+        return multirun(command, overrides, show="--cfg" in flags)
     return int(command(overrides, show="--cfg" in flags))
+
+
+def _split(words: Sequence[str]) -> tuple[set[str], list[str]]:
+    """Flags, and everything else. `--cfg job`, as Hydra spells it, is `--cfg`."""
+    flags, rest = set(), []
+    for before, word in zip(["", *words], words, strict=False):
+        name = SHORT.get(word, word)
+        if name in FLAGS:
+            flags.add(name)
+        elif word.startswith("-"):
+            raise unknown("flag", word, FLAGS)
+        elif not (SHORT.get(before, before) == "--cfg" and word in ("job", "all")):
+            rest.append(word)
+    return flags, rest
 
 
 def usage() -> str:
@@ -74,7 +108,9 @@ def help_of(verb: str) -> str:
     lines += [f"  {group}: {', '.join(options(group))}" for group in groups]
     keys = (conf_dir() / "config.yaml").read_text().split("\nseed:", 1)[1].split("\nhydra:")[0]
     lines += ["", "keys (key=value) and defaults:", "  seed:" + keys.replace("\n", "\n  ").rstrip()]
-    lines += ["", "flags: --cfg prints the config, --debug shows tracebacks; hydra.run.dir=DIR names the run folder."]
+    lines += ["  hydra.run.dir: where the run folder goes", "", "flags:"]
+    lines += [f"  {name:10} {what}" for name, what in FLAGS.items()]
+    lines += ["", "examples:", *[f"  airi {verb} {text}" for text in EXAMPLES]]
     return "\n".join(lines)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -18,6 +20,7 @@ from airi_sim.core.errors import BadInput
 from airi_sim.engine.backends import Backend
 from airi_sim.results.metrics import summarise, write_summary
 from airi_sim.results.tables import write_tables
+from airi_sim.workbench.blame import blaming
 from airi_sim.workbench.build import World, build
 from airi_sim.workbench.paths import PACKAGE
 from airi_sim.workbench.progress import Progress
@@ -33,12 +36,15 @@ def execute(config: Mapping[str, Any], folder: Path, label: str = "") -> dict[st
 def perform(config: Mapping[str, Any], folder: Path, backend: Backend | None, label: str) -> World:
     """Build, run and write; returns the world with everything it logged."""
     progress = Progress(label or ("measuring" if config["backend"]["name"] != "sim" else "simulating"))
-    world = build(config, backend, progress)
     check_folder(folder)
-    cpu, wall = time.process_time(), time.perf_counter()
-    duration = world.driver.run(iter(world.workload))
-    engine = _engine(world, time.process_time() - cpu, time.perf_counter() - wall)
-    progress.close()
+    try:
+        with blaming():
+            world = build(config, backend, progress)
+            cpu, wall = time.process_time(), time.perf_counter()
+            duration = world.driver.run(iter(world.workload))
+            engine = _engine(world, time.process_time() - cpu, time.perf_counter() - wall)
+    finally:
+        progress.close()
     summary = summarise(
         world.log.rows,
         engine=engine,
@@ -53,8 +59,28 @@ def perform(config: Mapping[str, Any], folder: Path, backend: Backend | None, la
 
 
 def write_run(config: Mapping[str, Any], folder: Path, world: World, summary: dict[str, Any]) -> None:
-    """The run folder: tables, summary, config, and what else was asked for."""
+    """The run folder: tables, summary, config, and what else was asked for.
+
+    Files are made in a folder beside it and moved at the end, so an interrupted run leaves nothing incomplete.
+    """
+    created = next((parent for parent in reversed([folder, *folder.parents]) if not parent.exists()), None)
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with TemporaryDirectory(prefix=".airi-", dir=folder) as staging:
+            _write_files(config, Path(staging), world, summary)
+            for file in sorted(Path(staging).iterdir()):
+                file.replace(folder / file.name)
+    except BaseException:
+        if created is not None:
+            shutil.rmtree(created, ignore_errors=True)
+        raise
+    if config["results"]["report"]:
+        from airi_sim.workbench.reports import report_run
+
+        report_run(folder)
+
+
+def _write_files(config: Mapping[str, Any], folder: Path, world: World, summary: dict[str, Any]) -> None:
     if config["results"]["tables"]:
         write_tables(world.log.rows, folder, world.backend.source)
     OmegaConf.save(OmegaConf.create(dict(config)), folder / "config.yaml")
@@ -63,23 +89,16 @@ def write_run(config: Mapping[str, Any], folder: Path, world: World, summary: di
         from airi_sim.results.timeline import write_timeline
 
         write_timeline(world.log.rows, folder / "timeline.json.gz")
-    if config["results"]["report"]:
-        from airi_sim.workbench.reports import report_run
-
-        report_run(folder)
 
 
 def check_folder(folder: Path) -> None:
     """BadInput before any work if the run folder cannot be written."""
-    place = folder
-    while not place.exists():
-        place = place.parent
     try:
+        place = next(path for path in [folder, *folder.absolute().parents] if path.exists())
         if not place.is_dir():
-            raise NotADirectoryError(20, "not a folder")
-        probe = place / ".airi-probe"
-        probe.touch()
-        probe.unlink()
+            raise NotADirectoryError(20, f"{place} is a file")
+        with TemporaryFile(dir=place):
+            pass
     except OSError as error:
         raise BadInput(
             f"the output folder '{folder}' cannot be written ({error.strerror}); choose another one with "

@@ -16,3 +16,9 @@ def conf_dir() -> Path:
 def options(group: str) -> list[str]:
     """The choices of a config group."""
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+def subgroups(group: str) -> list[str]:
+    """The groups inside a group; of "" those at the top."""
+    folder = conf_dir() / group
+    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []

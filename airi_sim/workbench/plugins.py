@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from airi_sim.core.errors import BadInput, PolicyError, unknown
+from airi_sim.workbench.annotations import check_arguments, shown
+from airi_sim.workbench.objects import arguments_of, locate, made
 from airi_sim.workbench.paths import conf_dir, options
 
 METHODS = {
@@ -23,6 +24,20 @@ METHODS = {
 }
 """What a policy of each kind must be able to do; the signatures are in core.protocols."""
 
+TAKES: dict[str, dict[str, tuple[str, ...]]] = {
+    "router": {"route": ("job", "view", "now")},
+    "queue": {
+        "push": ("job", "now"), "requeue": ("job", "now"), "peek": ("now",), "pop": ("now",), "remove": ("job", "now"),
+        "stable": ("now", "decoding"), "serve": ("decoding", "passes"),
+    },
+    "batcher": {"form": ("draft", "queue", "now"), "stable": ("draft", "queue", "now")},
+    "evictor": {"victim": ("running", "now")},
+    "admission": {"admit": ("job", "view", "now")},
+    "fault": {"lost": ("job", "attempt", "now")},
+    "model_router": {"choose": ("job", "pools", "now")},
+}  # fmt: skip
+"""What these methods, and optional ones, are called with; always by position."""
+
 
 def group_node(group: str, name: str, seed: int = 0) -> dict[str, Any]:
     """The yaml of one choice of a group as plain values."""
@@ -34,55 +49,51 @@ def group_node(group: str, name: str, seed: int = 0) -> dict[str, Any]:
 
 def find_class(target: str, what: str) -> type:
     """The class that `module.Class` names."""
-    module, _, name = target.rpartition(".")
-    if not module:
-        raise BadInput(f"{what}: '{target}' names no class; write _target_=module.Class.")
-    try:
-        found = getattr(import_module(module), name)
-    except ImportError as error:
-        raise BadInput(f"{what}: '{target}' cannot be imported ({error}).") from None
-    except AttributeError:
-        public = [n for n, v in vars(import_module(module)).items() if inspect.isclass(v) and v.__module__ == module]
-        raise unknown(f"{what} class", name, public or ["(no class in that module)"]) from None
+    found = locate(target, what)
     if not inspect.isclass(found):
         raise BadInput(f"{what}: '{target}' is no class.")
     return found
 
 
-def maker(kind: str, node: Mapping[str, Any]) -> Callable[[], Any]:
+def maker(kind: str, node: Any) -> Callable[[], Any]:
     """A factory of one policy, checked once: arguments against the constructor, methods against the protocol."""
-    arguments = {key: value for key, value in node.items() if not key.startswith("_")}
-    cls = find_class(str(node.get("_target_", "")), f"policy.{kind}")
-    _check_arguments(kind, cls, arguments)
+    key = f"policy.{kind}"
+    if not isinstance(node, Mapping) or not node.get("_target_"):
+        choose = f"choose one with policy/{kind}=NAME (there are {', '.join(options(f'policy/{kind}'))})"
+        raise BadInput(f"{key}={shown(node)} is no policy: {choose}, or your own with {key}._target_=module.Class.")
+    cls = find_class(node["_target_"], key)
+    what = f"policy {cls.__name__}"
+    check_arguments(cls, arguments_of(node, key), key, what)
 
     def make() -> Any:
-        return cls(**arguments)
+        return made(cls, arguments_of(node, key), key)
 
     check_methods(kind, make())
     return make
 
 
-def _check_arguments(kind: str, cls: type, arguments: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(cls).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return
-    names = [p.name for p in parameters]
-    for name in arguments:
-        if name not in names:
-            raise unknown(f"argument of policy {cls.__name__} (policy.{kind})", name, names or ["(it takes none)"])
-    missing = [p.name for p in parameters if p.default is p.empty and p.name not in arguments]
-    if missing:
-        raise BadInput(f"policy {cls.__name__} needs policy.{kind}.{missing[0]}=...: it has no default.")
-
-
 def check_methods(kind: str, policy: Any) -> None:
-    """PolicyError for the first method the protocol asks for and the policy lacks."""
+    """PolicyError for the first method the protocol asks for and the policy lacks, or has with other arguments."""
     name = type(policy).__name__
     for method in METHODS[kind]:
         if not callable(getattr(policy, method, None)):
             raise PolicyError(f"policy {name} cannot be used as {kind}: it has no method '{method}'.")
+    for method, names in TAKES[kind].items():
+        found = getattr(policy, method, None)
+        if found is not None and not _takes(found, names):
+            raise PolicyError(f"policy {name} cannot be used as {kind}: '{method}' must take ({', '.join(names)}).")
     if kind == "queue" and getattr(policy, "account", None) and not callable(getattr(policy, "serve", None)):
         raise PolicyError(f"policy {name} sets account='{policy.account}' but has no method 'serve' to book it.")
+
+
+def _takes(method: Any, names: tuple[str, ...]) -> bool:
+    try:
+        inspect.signature(method).bind(*names)
+    except TypeError:
+        return False
+    except ValueError:  # written in C: nothing is known about it
+        return True
+    return True
 
 
 def policy_node(kind: str, chosen: Any, default: Mapping[str, Any], seed: int) -> Mapping[str, Any]:
@@ -91,6 +102,4 @@ def policy_node(kind: str, chosen: Any, default: Mapping[str, Any], seed: int) -
         return default
     if isinstance(chosen, str):
         return group_node(f"policy/{kind}", chosen, seed)
-    if not isinstance(chosen, Mapping) or "_target_" not in chosen:
-        raise BadInput(f"policy.{kind}={chosen!r}: give a name of conf/policy/{kind} or a mapping with a _target_.")
-    return chosen
+    return chosen  # maker() says what is wrong with anything else

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
-from inspect import signature
 from typing import Any
 
-from airi_sim.core.errors import unknown
+from airi_sim.core.errors import BadInput, unknown
 from airi_sim.hardware.cost import kv_blocks
 from airi_sim.hardware.deployment import Deployment
+from airi_sim.workbench.objects import instantiate
 from airi_sim.workbench.plugins import group_node, policy_node
-from airi_sim.workbench.schema import check_server
+from airi_sim.workbench.schema import POOL, SERVICE, check_rules, check_section, check_server
 
 KINDS = ("generate", "embed", "search")
-KEYS = ("kind", "model", "accelerator", "replicas", "tp", "pp", "role", "node", "server", "policy", "service")
 CALLS = {"rag": ("embed", "search")}
 """Services that a built-in program calls besides the model."""
 
@@ -29,38 +27,44 @@ class PoolPlan:
     policies: dict[str, Mapping[str, Any]]
 
 
-def instantiate(node: Mapping[str, Any], what: str) -> Any:
-    """The object a config node describes (`_target_` and arguments, already plain values)."""
-    arguments = {key: value for key, value in node.items() if not key.startswith("_")}
-    module, _, name = str(node["_target_"]).rpartition(".")
-    target = getattr(import_module(module), name)
-    parameters = signature(target).parameters
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    for key in arguments:
-        if key not in parameters and not open_ended:
-            raise unknown(f"key of {what}", key, parameters)
-    return target(**arguments)
-
-
 def plan_pools(config: Mapping[str, Any], hash_block: int, measured: bool) -> list[PoolPlan]:
     """All pools of a run, with the services its program calls added. `measured`: torch sizes its own memory."""
-    pools = config["pools"] or {"default": config["pool"]}
-    pools = dict(pools)
-    served = {pool.get("kind", "generate") for pool in pools.values()}
+    return [_plan(key, pool, config, hash_block, measured) for key, pool in pools_of(config).items()]
+
+
+def pools_of(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The pools of a config by the key they stand at, checked."""
+    pools = {f"pools.{name}": pool for name, pool in (config["pools"] or {}).items()} or {"pool": config["pool"]}
+    served = [_kind(key, pool) for key, pool in pools.items()]
+    if "generate" not in served:
+        raise BadInput(f"no pool generates: one of {', '.join(pools)} must be of kind generate.")
     for kind in CALLS.get(str(config["workload"].get("program", "chat")), ()):
-        if kind not in served:
-            pools[kind] = config["services"][kind]
-    return [_plan(name, pool, config, hash_block, measured) for name, pool in pools.items()]
+        if kind in served:
+            continue
+        if f"pools.{kind}" in pools:
+            raise BadInput(
+                f"the program calls a service '{kind}', but pools.{kind} is another kind of pool: rename it."
+            )
+        pools[f"services.{kind}"] = config["services"].get(kind)
+        _kind(f"services.{kind}", pools[f"services.{kind}"])
+    return pools
 
 
-def _plan(name: str, pool: Mapping[str, Any], config: Mapping[str, Any], hash_block: int, measured: bool) -> PoolPlan:
-    for key in pool:
-        if key not in KEYS:
-            raise unknown(f"key of pool '{name}'", str(key), KEYS)
-    kind = pool.get("kind", "generate")
+def _kind(key: str, pool: Any) -> str:
+    """The kind of a pool whose keys have been checked."""
+    check_rules(key, pool, POOL)
+    check_rules(f"{key}.service", pool.get("service") or {}, SERVICE)
+    kind = str(pool.get("kind", "generate"))
     if kind not in KINDS:
-        raise unknown("kind of pool", str(kind), KINDS)
-    server = _server(name, pool.get("server") or {}, config["server"])
+        raise unknown(f"{key}.kind", kind, KINDS)
+    return kind
+
+
+def _plan(key: str, pool: Mapping[str, Any], config: Mapping[str, Any], hash_block: int, measured: bool) -> PoolPlan:
+    name = key.partition(".")[2] or "default"
+    kind = pool.get("kind", "generate")
+    server = {**config["server"], **(pool.get("server") or {})}
+    check_server(f"{key}.server" if pool.get("server") else "server", server)
     model = _part(config, pool, "model") if kind != "search" else None
     accelerator, serving = _part(config, pool, "accelerator"), instantiate(config["serving"], "serving")
     tp = pool.get("tp", 1)
@@ -77,28 +81,17 @@ def _plan(name: str, pool: Mapping[str, Any], config: Mapping[str, Any], hash_bl
         server["block_size"], blocks, server["max_num_seqs"], server["max_num_batched_tokens"],
         server["prefix_caching"], hash_block, dict(pool.get("service") or {}),
     )  # fmt: skip
-    return PoolPlan(deployment, server, _policies(name, pool.get("policy") or {}, config))
-
-
-def _server(name: str, own: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:
-    for key in own:
-        if key not in common:
-            raise unknown(f"server key of pool '{name}'", str(key), common)
-    server = {**common, **own}
-    check_server(server)
-    return server
+    return PoolPlan(deployment, server, _policies(key, pool.get("policy") or {}, config))
 
 
 def _part(config: Mapping[str, Any], pool: Mapping[str, Any], group: str) -> Any:
     """The model or accelerator of a pool: a name of the group, or the one of the run."""
     chosen = pool.get(group)
-    node = config[group] if chosen is None else group_node(group, str(chosen), config["seed"])
+    node = group_node(group, chosen, config["seed"]) if isinstance(chosen, str) else chosen or config[group]
     return instantiate(node, group)
 
 
-def _policies(name: str, own: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def _policies(key: str, own: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     common = config["policy"]
-    for kind in own:
-        if kind not in common:
-            raise unknown(f"policy kind of pool '{name}'", str(kind), common)
+    check_section(f"{key}.policy", own, common)
     return {kind: policy_node(kind, own.get(kind), node, config["seed"]) for kind, node in common.items()}

@@ -1,72 +1,191 @@
-"""Types and ranges of the keys, one line each. Groups check the rest in their constructors."""
+"""Types and ranges of the keys, one line each. What a group instantiates is checked against its constructor."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
+from math import inf
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from airi_sim.core.errors import BadInput
+from airi_sim.models.spec import BYTES
+from airi_sim.workbench.annotations import not_possible, unknown_key
+from airi_sim.workbench.paths import conf_dir, options
 
-Test = Callable[[Any], bool]
+Rule = tuple[Callable[[Any], bool], str]
+MOST_REPLICAS = 100_000
 
 
-def _whole(least: int) -> Test:
-    return lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= least
+def _whole(v: Any, least: int) -> bool:
+    return isinstance(v, int) and not isinstance(v, bool) and v >= least
 
 
 def _number(v: Any) -> bool:
-    return isinstance(v, int | float) and not isinstance(v, bool) and v == v
+    return isinstance(v, int | float) and not isinstance(v, bool) and -inf < v < inf
 
 
-def _flag(v: Any) -> bool:
-    return isinstance(v, bool)
+def or_null(rule: Rule) -> Rule:
+    """The same rule for a key that may be left out."""
+    test, wanted = rule
+    return lambda v: v is None or test(v), f"{wanted}, or null"
 
 
-KEYS: dict[str, tuple[Test, str]] = {
-    "seed": (_whole(0), "a whole number from 0"),
-    "pool.replicas": (_whole(1), "a whole number from 1"),
-    "pool.tp": (_whole(1), "a whole number from 1"),
-    "pool.pp": (lambda v: v == 1, "1 (pipeline stages are not modelled yet)"),
-    "pool.role": (lambda v: v == "both", "'both' (separate prefill and decode pools are not modelled yet)"),
-    "server.max_num_seqs": (_whole(1), "a whole number from 1"),
-    "server.max_num_batched_tokens": (_whole(1), "a whole number from 1"),
-    "server.block_size": (_whole(1), "a whole number from 1"),
-    "server.kv_blocks": (lambda v: v is None or _whole(1)(v), "a whole number from 1, or null"),
-    "server.max_model_len": (lambda v: v is None or _whole(2)(v), "a whole number from 2, or null"),
-    "server.gpu_memory_utilization": (lambda v: _number(v) and 0 < v <= 1, "a number above 0, at most 1"),
-    "server.prefix_caching": (_flag, "true or false"),
-    "server.chunked_prefill": (_flag, "true or false"),
-    "engine.fast_forward": (_flag, "true or false"),
-    "view.period_s": (lambda v: _number(v) and v >= 0, "seconds, 0 or more"),
-    "results.tables": (_flag, "true or false"),
-    "results.report": (_flag, "true or false"),
-    "results.timeline": (_flag, "true or false"),
-    "calibrate.samples": (_whole(1), "a whole number from 1"),
-    "calibrate.seconds": (lambda v: _number(v) and v > 0, "seconds above 0"),
-    "compare.repeat": (_flag, "true or false"),
-    "workload.concurrency": (lambda v: v is None or _whole(1)(v), "a whole number from 1, or null"),
-    **{
-        f"slo.{name}": (lambda v: v is None or (_number(v) and v > 0), "seconds above 0, or null")
-        for name in ("ttft_s", "tpot_s", "e2e_s")
-    },
+FLAG: Rule = (lambda v: isinstance(v, bool), "true or false")
+FROM_0: Rule = (lambda v: _whole(v, 0), "a whole number from 0")
+FROM_1: Rule = (lambda v: _whole(v, 1), "a whole number from 1")
+FROM_2: Rule = (lambda v: _whole(v, 2), "a whole number from 2")
+TEXT: Rule = (lambda v: isinstance(v, str), "text")
+POSITIVE: Rule = (lambda v: _number(v) and v > 0, "seconds above 0")
+MAPPING: Rule = (lambda v: isinstance(v, Mapping | DictConfig), "a mapping {key: value}")
+PRECISION: Rule = (lambda v: v in BYTES if isinstance(v, str) else False, f"one of {', '.join(sorted(BYTES))}")
+
+POOL: dict[str, Rule] = {
+    "kind": TEXT,
+    "model": or_null((lambda v: isinstance(v, str) or _node(v), "a name of conf/model, or a mapping with a _target_")),
+    "accelerator": or_null(
+        (lambda v: isinstance(v, str) or _node(v), "a name of conf/accelerator, or a mapping with a _target_")
+    ),
+    "replicas": (lambda v: _whole(v, 1) and v <= MOST_REPLICAS, f"a whole number from 1 to {MOST_REPLICAS:,}"),
+    "tp": FROM_1,
+    "pp": (lambda v: _whole(v, 1) and v == 1, "1 (pipeline stages are not modelled yet)"),
+    "role": (lambda v: v == "both", "'both' (separate prefill and decode pools are not modelled yet)"),
+    "node": (lambda v: v is None, "null (nodes are not modelled yet)"),
+    "server": or_null(MAPPING),
+    "policy": or_null(MAPPING),
+    "service": or_null(MAPPING),
 }
+"""Keys of a pool."""
+
+SERVER: dict[str, Rule] = {
+    "max_num_seqs": FROM_1,
+    "max_num_batched_tokens": FROM_1,
+    "block_size": FROM_1,
+    "kv_blocks": or_null(FROM_1),
+    "max_model_len": or_null(FROM_2),
+    "gpu_memory_utilization": (lambda v: _number(v) and 0 < v <= 1, "a number above 0, at most 1"),
+    "prefix_caching": FLAG,
+    "chunked_prefill": FLAG,
+}
+"""Keys of a server."""
+
+SERVICE: dict[str, Rule] = {
+    **dict.fromkeys(("constant", "per_token", "per_item"), (lambda v: _number(v) and v >= 0, "seconds, 0 or more")),
+    **dict.fromkeys(("vectors", "width", "chunk_tokens"), FROM_1),
+}
+"""Constants and dimensions of an embed or search pool."""
+
+KEYS: dict[str, Rule] = {
+    "seed": FROM_0,
+    "precision": PRECISION,
+    "data.dir": or_null(TEXT),
+    "engine.fast_forward": FLAG,
+    "view.period_s": (lambda v: _number(v) and v >= 0, "seconds, 0 or more"),
+    "slo.ttft_s": or_null(POSITIVE),
+    "slo.tpot_s": or_null(POSITIVE),
+    "slo.e2e_s": or_null(POSITIVE),
+    "results.tables": FLAG,
+    "results.report": FLAG,
+    "results.timeline": FLAG,
+    "compare.repeat": FLAG,
+    "compare.profile": or_null(TEXT),
+    "calibrate.samples": FROM_1,
+    "calibrate.seconds": POSITIVE,
+    "calibrate.path": or_null(TEXT),
+    "workload.concurrency": or_null(FROM_1),
+}
+"""Keys outside pools and servers."""
+
+NAMED: dict[str, str] = {
+    "pools": "a mapping such as {model: llama-3.1-8b, replicas: 2}",
+    "services": "a mapping such as {kind: embed, replicas: 1}",
+    "compare.policies": "a mapping such as {router: p2c, queue: vtc}",
+}
+"""Mappings of named mappings, and what each must be. All but services may be null."""
+
+OPEN = ("pools", "services", "hydra")
+"""Sections in which one may name things."""
 
 
 def check(config: DictConfig) -> None:
-    """BadInput for the first key whose value is of the wrong type or out of range."""
-    for key, (test, wanted) in KEYS.items():
-        value = OmegaConf.select(config, key)
-        if not test(value):
-            raise BadInput(f"{key}={value!r} is not possible: it must be {wanted}.")
-    check_server(OmegaConf.to_container(config.server, resolve=True))  # type: ignore[arg-type]
+    """BadInput for the first section with an unknown key, or key whose value is of the wrong type or out of range."""
+    values = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(values, dict)
+    for name, section in defaults().items():
+        if isinstance(section, Mapping) and name not in OPEN:
+            check_section(name, values.get(name), section)
+    for key, rule in KEYS.items():
+        check_key(key, OmegaConf.select(config, key), rule)
+    for key, wanted in NAMED.items():
+        check_named(key, OmegaConf.select(config, key), wanted)
+    check_rules("pool", OmegaConf.to_container(config.pool, resolve=True), POOL)
+    check_server("server", OmegaConf.to_container(config.server, resolve=True))
+    check_policies(values.get("policy"))
+    for group in ("workload", "model", "accelerator", "serving", "backend"):
+        if not isinstance(values.get(group), Mapping):
+            raise not_possible(group, values.get(group), f"one of {', '.join(options(group))}")
 
 
-def check_server(server: dict[str, Any]) -> None:
-    """What must hold between the limits of a server."""
-    if server["max_num_seqs"] > server["max_num_batched_tokens"]:
+@cache
+def defaults() -> dict[str, Any]:
+    """`conf/config.yaml` as it stands."""
+    loaded = OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml"), resolve=False)
+    assert isinstance(loaded, dict)
+    return {str(name): value for name, value in loaded.items() if name not in ("defaults", "hydra")}
+
+
+def check_key(key: str, value: Any, rule: Rule) -> None:
+    """BadInput if the value breaks the rule."""
+    test, wanted = rule
+    if not test(value):
+        raise not_possible(key, value, wanted)
+
+
+def check_named(key: str, value: Any, wanted: str) -> None:
+    """BadInput unless it is a mapping of mappings, or null where that means none."""
+    check_key(key, value, MAPPING if key == "services" else or_null(MAPPING))
+    for name, one in (value or {}).items():
+        check_key(f"{key}.{name}", one, (MAPPING[0], wanted))
+
+
+def check_section(name: str, section: Any, known: Mapping[str, Any]) -> None:
+    """BadInput if it is no mapping, or has keys that nobody reads."""
+    if not isinstance(section, Mapping):
+        raise not_possible(name, section, f"a mapping with the keys {', '.join(known)}")
+    for key in section:
+        if key not in known:
+            raise unknown_key(name, str(key), sorted(known))
+
+
+def check_rules(key: str, values: Any, rules: Mapping[str, Rule]) -> None:
+    """BadInput for the first key of a section that is unknown or whose value cannot be."""
+    check_section(key, values, rules)
+    for name, value in values.items():
+        check_key(f"{key}.{name}", value, rules[name])
+
+
+def check_server(key: str, server: Any) -> None:
+    """The limits of a server, all of them there, and what must hold between them."""
+    check_section(key, server, SERVER)
+    for name, rule in SERVER.items():
+        check_key(f"{key}.{name}", server.get(name), rule)
+    seats, tokens = server["max_num_seqs"], server["max_num_batched_tokens"]
+    if seats > tokens:
         raise BadInput(
-            f"server.max_num_seqs={server['max_num_seqs']} is more than server.max_num_batched_tokens="
-            f"{server['max_num_batched_tokens']}: a pass could not hold one token of each; lower it or raise the other."
+            f"{key}.max_num_seqs={seats} is more than {key}.max_num_batched_tokens={tokens}: a pass could not hold one "
+            "token of each; lower it or raise the other."
         )
+
+
+def check_policies(policies: Any) -> None:
+    """BadInput for a kind of policy that does not exist, or is left out."""
+    kinds = {path.name: None for path in sorted((conf_dir() / "policy").iterdir()) if path.is_dir()}
+    check_section("policy", policies, kinds)
+    for kind in kinds:
+        if kind not in policies:
+            raise not_possible(f"policy.{kind}", None, f"one of {', '.join(options(f'policy/{kind}'))}")
+
+
+def _node(value: Any) -> bool:
+    return isinstance(value, Mapping) and "_target_" in value
