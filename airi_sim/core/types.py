@@ -147,53 +147,32 @@ class Plan:
     lane      which lockstep group it belongs to (0 unless several plans are in flight)
     rows      filled only for executors that ask for it (`Executor.detailed`)
     live      in flight; `end` when the driver expects it to be over (a cut moves it)
+
+    What most plans lack has its value in the class (its lists must never be changed in place): the server fills in the
+    rest field by field, because one plan is made per segment and a constructor with all of them costs a microsecond.
     """
 
-    __slots__ = (
-        "charged", "context", "end", "ends", "joins", "kind", "lane", "live", "longest", "prefill_attention",
-        "prefill_context", "prefill_tokens", "repeat", "reserved", "rows", "sequences", "server", "slices", "start",
-        "until",
-    )  # fmt: skip
+    kind = "pass"
+    slices: list[tuple[Any, int]] = []
+    ends: list[Any] = []
+    joins: list[Any] | None = None
+    sequences = context = longest = reserved = lane = 0
+    prefill_tokens = prefill_attention = prefill_context = 0
+    repeat = 1
+    until = end = inf
+    charged = 0
+    live = True
+    rows: list[Row] | None = None
 
-    def __init__(
-        self,
-        server: int,
-        start: float,
-        slices: list[tuple[Any, int]],
-        ends: list[Any],
-        kind: str = "pass",
-        sequences: int = 0,
-        context: int = 0,
-        longest: int = 0,
-        prefill_tokens: int = 0,
-        prefill_attention: int = 0,
-        prefill_context: int = 0,
-        repeat: int = 1,
-        until: float = inf,
-        lane: int = 0,
-        joins: list[Any] | None = None,
-        reserved: int = 0,
-    ) -> None:
+    def __init__(self, server: int, start: float, slices: list[tuple[Any, int]], ends: list[Any], **more: Any) -> None:
         self.server = server
         self.start = start
         self.slices = slices
         self.ends = ends
-        self.kind = kind
-        self.sequences = sequences
-        self.context = context
-        self.longest = longest
-        self.prefill_tokens = prefill_tokens
-        self.prefill_attention = prefill_attention
-        self.prefill_context = prefill_context
-        self.repeat = repeat
-        self.until = until
-        self.lane = lane
-        self.joins = joins
-        self.reserved = reserved
-        self.charged = 0
-        self.live = True
-        self.end = inf
-        self.rows: list[Row] | None = None
+        for name, value in more.items():
+            if not hasattr(Plan, name):
+                raise TypeError(f"a Plan has no '{name}'")
+            setattr(self, name, value)
 
 
 class Outcome(NamedTuple):

@@ -32,7 +32,7 @@ class Lane:
         """Jobs that stop within these passes."""
         self.passes = now = self.passes + passes
         heap, stopped = self.heap, []
-        while heap and (heap[0][0] <= now or heap[0][2].version != heap[0][1]):
+        while heap and heap[0][0] <= now:
             _, version, job = heappop(heap)
             if job.version == version:
                 stopped.append(job)

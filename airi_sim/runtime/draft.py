@@ -85,8 +85,8 @@ class Drafting:
             need = lane.growth(1 + self.lookahead)
         self.decodes = True
         self.budget -= lane.count
+        self.reserved = need
         if need:
-            self.reserved = need
             self.free -= need
             self.available -= need
             if self.cache is not None:

@@ -292,7 +292,7 @@ class Runtime:
             return
         server.submit(job, now)
         pool.changed(server)
-        if not server.flights or server.cut_wanted or server.depth > len(server.flights):
+        if server.cut_wanted or len(server.flights) < server.depth:
             self.touched.append(server)
 
     def _refuse(self, job: LiveJob, status: str, reason: str, now: float) -> None:

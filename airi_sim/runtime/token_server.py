@@ -22,7 +22,7 @@ from airi_sim.runtime.prefix import prefix_hashes
 
 STALL_PASSES = 20_000
 MOST_CIRCLES = 100
-NOBODY: list[Any] = []
+new_plan = Plan.__new__
 
 
 def no_progress(_plan: Plan, _now: float) -> int:
@@ -142,28 +142,29 @@ class TokenServer(Lifecycle):
     def plan(self, now: float) -> Plan | None:
         """What to run next, or None: nothing to do, or as many plans in flight as the server can have."""
         self.wake = inf
-        if len(self.flights) >= self.depth or not self.up:
+        if len(self.flights) >= self.depth or not self.up or not (self.jobs or self.adopted):
             return None
-        if not self.jobs and not self.adopted:
-            return None
-        if self.depth == 1:
-            return self._draft(now)
-        for index in self._idle_lanes():
+        if self.depth > 1:
+            return self._plan_lane(now)
+        plan = self._attempt(now)
+        return self._again(now) if plan is None and self.preempted else plan
+
+    def _plan_lane(self, now: float) -> Plan | None:
+        """A plan of a lane that has none in flight, the emptiest first: that keeps the stages even."""
+        busy = {plan.lane for plan in self.flights}
+        idle = [i for i in range(self.depth) if i not in busy]
+        for index in sorted(idle, key=lambda i: self.lanes[i].count + len(self.partials[i])):
             self.lane, self.partial = self.lanes[index], self.partials[index]
-            plan = self._draft(now)
+            plan = self._attempt(now)
+            if plan is None and self.preempted:
+                plan = self._again(now)
             if plan is not None:
                 return plan
         return None
 
-    def _idle_lanes(self) -> list[int]:
-        """Lanes without a plan in flight, the emptiest first: that keeps the stages even."""
-        busy = {plan.lane for plan in self.flights}
-        idle = [i for i in range(self.depth) if i not in busy]
-        return sorted(idle, key=lambda i: self.lanes[i].count + len(self.partials[i]))
-
-    def _draft(self, now: float) -> Plan | None:
-        plan = self._attempt(now)
-        circles = 0
+    def _again(self, now: float) -> Plan | None:
+        """A draft that only preempted: draft anew with the memory it gave back."""
+        circles, plan = 0, None
         while plan is None and self.preempted:
             circles += not self.running
             if circles > MOST_CIRCLES:
@@ -172,7 +173,18 @@ class TokenServer(Lifecycle):
         return plan
 
     def _attempt(self, now: float) -> Plan | None:
-        self._open(now)
+        self.now = now
+        self.decodes = self.closed = self.preempted = False
+        self.budget = self.limit
+        self.seats = self.max_seats - len(self.running)
+        self.available = self.free
+        if self.slices:
+            self.slices = []
+            self.attention = self.context = 0
+        if self.choices:
+            self.choices = []
+        if self.incoming or self.adopted or self.resumed:
+            self._welcome(now)
         self.batcher.form(self, self.queue, now)
         if self.free < 0:
             raise PolicyError(f"{self._who()} drafted {-self.free} KV blocks more than there are.")
@@ -184,27 +196,10 @@ class TokenServer(Lifecycle):
             self._sleep(now)
         return None
 
-    def _open(self, now: float) -> None:
-        self.now = now
-        self.decodes = self.closed = self.preempted = False
-        self.budget = self.limit
-        self.seats = self.max_seats - len(self.running)
-        self.available = self.free
-        self.reserved = 0
-        if self.slices:
-            self.slices = []
-            self.attention = self.context = 0
-        if self.choices:
-            self.choices = []
-        if self.resumed:
-            self.resumed = []
-        if self.incoming:
-            self.seats -= len(self.incoming)
-        if self.adopted:
-            self._welcome(now)
-
     def _welcome(self, now: float) -> None:
-        """Jobs that came with their KV decode from this pass on."""
+        """Jobs that came with their KV decode from this pass on; those on their way have a seat."""
+        self.seats -= len(self.incoming)
+        self.resumed = []
         for job in self.adopted:
             self.rejoin(job, now, emitted=False)
             self.choices.append((job.id, "adopt"))
@@ -242,25 +237,37 @@ class TokenServer(Lifecycle):
             raise PolicyError(f"{drafted}, over the budget of max_num_batched_tokens={self.limit}.")
         if lane.count and not self.decodes:
             self.choices.append((-1, "hold"))
-        return Plan(
-            self.index, now, self.slices, ends, "pass", sequences, lane.context if sequences else 0,
-            lane.longest() if lane.ranked and sequences else 0, tokens, self.attention, self.context, 1, inf,
-            lane.index, self.resumed, self.reserved,
-        )  # fmt: skip
+        plan = self._plan_of(lane, sequences, now)
+        plan.slices, plan.ends, plan.prefill_tokens = self.slices, ends, tokens
+        plan.prefill_attention, plan.prefill_context = self.attention, self.context
+        return plan
+
+    def _plan_of(self, lane: Lockstep, sequences: int, now: float) -> Plan:
+        """A plan with what all have in common; what most lack has its value in the class (this is the hot path)."""
+        plan = new_plan(Plan)
+        plan.server = self.index
+        plan.start = now
+        plan.joins = self.resumed
+        if sequences:
+            plan.sequences = sequences
+            plan.context = lane.context
+            plan.reserved = self.reserved
+            if lane.ranked:
+                plan.longest = lane.longest()
+        if lane.index:
+            plan.lane = lane.index
+        return plan
 
     def _decodes(self, now: float) -> Plan:
         """A pass in which everybody decodes, and as many equal ones after it as are sure to follow."""
         lane = self.lane
-        repeat, until = 1, inf
+        plan = self._plan_of(lane, lane.count, now)
         if self.fast and not self.preempted and self.depth == 1 and not self.lookahead:
             free = self.free + self.reserved
-            repeat = FOREVER if free > lane.count << 10 else lane.headroom(free)
+            plan.repeat = FOREVER if free > lane.count << 10 else lane.headroom(free)
             if not (self.greedy and self.timeless):
-                repeat, until = self._horizon(repeat, now)
-        return Plan(
-            self.index, now, NOBODY, NOBODY, "pass", lane.count, lane.context, lane.longest() if lane.ranked else 0,
-            0, 0, 0, repeat, until, lane.index, self.resumed, self.reserved,
-        )  # fmt: skip
+                plan.repeat, plan.until = self._horizon(plan.repeat, now)
+        return plan
 
     def _horizon(self, repeat: int, now: float) -> tuple[int, float]:
         """How many equal passes follow for sure, and until when, as far as the policies can tell."""
