@@ -188,7 +188,7 @@ class TorchBackend:
         if needed > free:
             raise BadInput(
                 f"'{spec.name}' in {self.precision} needs {needed:.3g} bytes for its weights, but "
-                f"'{self.device_name()}' has {free:.3g} bytes free: take a smaller model (model=tiny, model=small) or a smaller precision."
+                f"'{self.device_name()}' has {free:.3g} bytes free: take a smaller model, such as model=tiny."
             )
 
     def _generate(self, deployment: Deployment, script: Script) -> Work:
