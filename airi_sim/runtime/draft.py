@@ -112,7 +112,10 @@ class Drafting:
     def admit(self, job: Job) -> bool:
         live = job if isinstance(job, LiveJob) else self._live(job, "admit")
         if live.id in self.running:
-            raise PolicyError(f"{self._who()} admitted job {job.id} twice: a running job must not be admitted again.")
+            raise PolicyError(
+                f"{self._who()} admitted job {job.id} twice: its queue {type(self.queue).__name__} must give each job "
+                "once, and pop what was admitted."
+            )
         if live.doomed:  # cancelled while it waited in a queue that cannot remove: it leaves with the pop
             self.ghosts -= 1
             return True
@@ -337,7 +340,10 @@ class Drafting:
     def _live(self, job: Job, verb: str) -> LiveJob:
         if isinstance(job, LiveJob):
             return job
-        raise PolicyError(f"{self._who()} tried to {verb} {job!r}: only jobs from the queue or the draft can be used.")
+        raise PolicyError(
+            f"{self._who()} tried to {verb} {job!r}: only jobs of its queue ({type(self.queue).__name__}) or of the "
+            "draft can be used."
+        )
 
     def _who(self) -> str:
         return f"policy {type(self.batcher).__name__} on {self.name}"

@@ -22,6 +22,8 @@ from airi_sim.runtime.job import LiveJob
 from airi_sim.runtime.pool import Pool
 
 GATEWAY = "gateway"
+WAITS_EACH, WAITS = 10_000, 2_000_000
+"""Timers that may ring, for each unfinished request and at most, while nothing runs and nobody comes."""
 
 
 class Runtime:
@@ -51,7 +53,8 @@ class Runtime:
         self.outside: deque[Request] = deque()
         self.timers: list[tuple[float, int, Any]] = []
         self.touched: list[Any] = []
-        self.sequence = 0
+        self.sequence = self.waits = 0
+        self.moved = (0, 0)
         self.counts = {"offered": 0, "finished": 0, "rejected": 0, "failed": 0, "cancelled": 0, "unfinished": 0}
         self.handovers: dict[int, Handover] = {}
         self.forget: Callable[[Request], None] | None = None
@@ -79,6 +82,11 @@ class Runtime:
         if plan is not None and plan.slices:
             self.home[server.index].changed(server)
         elif plan is None and server.wake < inf:
+            if not server.wake > now:
+                raise PolicyError(
+                    f"policy {server.policy} on {server.name} runs nothing at {now} s and wants to be asked again at "
+                    f"{server.wake} s: 'until' of its horizon must be later."
+                )
             self._later(server.wake, server)
         return plan
 
@@ -106,12 +114,23 @@ class Runtime:
     def tick(self, now: float) -> None:
         """Do what was put off until now: jobs told to come later, servers that wait on purpose."""
         while self.timers and self.timers[0][0] <= now:
+            self._watch()
             _, _, what = heappop(self.timers)
             if isinstance(what, LiveJob):
                 if not what.doomed:
                     self._offer(what, now)
             else:
                 self.touched.append(what)
+
+    def _watch(self) -> None:
+        """Timers that ring on and on while nothing runs and nobody comes end the run."""
+        self.waits += 1
+        if self.waits < min(WAITS, WAITS_EACH * (len(self.flows) + 1)):
+            return
+        moved = (self.counts["offered"], sum([server.passes for server in self.servers]))
+        if moved == self.moved:
+            raise PolicyError(self.stuck())
+        self.waits, self.moved = 0, moved
 
     def cancel(self, request: int, now: float, reason: str = "cancelled") -> None:
         """Give a request up, in whatever state its jobs are; unknown or finished ones are left alone."""
@@ -262,8 +281,7 @@ class Runtime:
 
     def _admitted(self, job: LiveJob, verdict: Verdict, now: float) -> bool:
         name = type(self.admission).__name__
-        if not isinstance(verdict, Verdict):
-            raise PolicyError(f"policy {name} answered {verdict!r}: admit must return a Verdict.")
+        _check(name, "admit", verdict)
         if verdict.admit:
             self.log.decide(GATEWAY, name, job.id, "admit", 0)
             return True
@@ -271,8 +289,6 @@ class Runtime:
             self.log.decide(GATEWAY, name, job.id, f"reject {verdict.reason}", 0)
             self._refuse(job, "rejected", verdict.reason, now)
             return False
-        if not verdict.retry_s > 0:
-            raise PolicyError(f"policy {name} said retry_s={verdict.retry_s}: it must be more than 0 seconds.")
         self.log.decide(GATEWAY, name, job.id, "later", 0)
         self._later(now + verdict.retry_s, job)
         return False
@@ -309,6 +325,7 @@ class Runtime:
             return
         verdict = self.faults.lost(job, job.attempt, now)
         name = type(self.faults).__name__
+        _check(name, "lost", verdict)
         if verdict.admit:
             self.log.decide(GATEWAY, name, job.id, "again", 0)
             self._route(job, self.pools[job.pool], now)
@@ -341,6 +358,13 @@ class Runtime:
                     f"nothing moves any more: {server.name} holds {len(jobs)} jobs ({ids}{', ...' * (len(jobs) > 5)}) "
                     f"that its policies {policies} never run."
                 )
+        put_off = [what.id for _, _, what in self.timers if isinstance(what, LiveJob)]
+        if put_off:
+            ids = ", ".join([str(job) for job in sorted(put_off)[:5]])
+            name = type(self.admission).__name__
+            return (
+                f"nothing moves any more: policy {name} tells {len(put_off)} jobs ({ids}, ...) to come later, always."
+            )
         return f"nothing moves any more: {len(self.flows)} requests wait for replies that never come."
 
     def abandon(self, now: float) -> None:
@@ -356,3 +380,12 @@ class Runtime:
                 self.log.jobs.append(self._row(job, now))
                 flow.over(job)
             self._close(flow, "unfinished", "the run ended", now)
+
+
+def _check(policy: str, method: str, verdict: object) -> None:
+    """PolicyError unless it is a Verdict whose waiting time can be waited."""
+    if not isinstance(verdict, Verdict):
+        raise PolicyError(f"policy {policy} answered {verdict!r}: {method} must return a Verdict.")
+    wait = verdict.retry_s
+    if not verdict.admit and wait is not None and not (isinstance(wait, int | float) and 0 < wait < inf):
+        raise PolicyError(f"policy {policy} said retry_s={wait!r}: it must be more than 0 seconds, and finite.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from traceback import walk_tb
@@ -17,19 +17,36 @@ OURS = {"airi_sim", "real_backend", "simpy", "numpy", "torch"} | sys.stdlib_modu
 
 
 @contextmanager
-def blaming() -> Iterator[None]:
-    """Errors raised inside become PolicyError when code from outside the package was at work; ours stay as they are."""
+def blaming(config: Mapping[str, Any]) -> Iterator[None]:
+    """Errors raised inside become PolicyError when code from outside the package was at work; ours stay as they are.
+
+    If a run with policies from outside fails in our code, one of them answered what nobody can use: they are named.
+    """
     try:
         yield
     except BadInput:
         raise
     except Exception as error:
         frame, line = culprit(error)
-        if frame is None:
+        if frame is not None:
+            raise PolicyError(
+                f"{_who(frame)} failed: {told(error)} ({_where(frame, line)}; --debug shows more)."
+            ) from error
+        suspects = guests(config)
+        if not suspects:
             raise
+        frame, line = list(walk_tb(error.__traceback__))[-1]
         raise PolicyError(
-            f"{_who(frame)} failed: {told(error)} ({_where(frame, line)}; --debug shows more)."
+            f"an answer of {' or '.join(suspects)} cannot be used: {told(error)} ({_where(frame, line)}; "
+            "airi_sim.check_policy says which law it breaks, --debug shows more)."
         ) from error
+
+
+def guests(config: Mapping[str, Any]) -> list[str]:
+    """The policies of a config that are not ours, as module.Class."""
+    sets = [config["policy"], *[pool.get("policy") or {} for pool in (config["pools"] or {}).values()]]
+    targets = [node.get("_target_") for chosen in sets for node in chosen.values() if isinstance(node, Mapping)]
+    return [str(target) for target in dict.fromkeys(targets) if not str(target).startswith("airi_sim.")]
 
 
 def culprit(error: BaseException) -> tuple[FrameType | None, int]:

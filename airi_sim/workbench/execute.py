@@ -38,7 +38,7 @@ def perform(config: Mapping[str, Any], folder: Path, backend: Backend | None, la
     progress = Progress(label or ("measuring" if config["backend"]["name"] != "sim" else "simulating"))
     check_folder(folder)
     try:
-        with blaming():
+        with blaming(config):
             world = build(config, backend, progress)
             cpu, wall = time.process_time(), time.perf_counter()
             duration = world.driver.run(iter(world.workload))
