@@ -265,9 +265,21 @@ class TokenServer(Lifecycle):
         if self.fast and not self.preempted and self.depth == 1 and not self.lookahead:
             free = self.free + self.reserved
             plan.repeat = FOREVER if free > lane.count << 10 else lane.headroom(free)
+            if self.cache is not None and len(self.queue) and self.seats:
+                plan.repeat = min(plan.repeat, self._before_eviction(now))
             if not (self.greedy and self.timeless):
                 plan.repeat, plan.until = self._horizon(plan.repeat, now)
         return plan
+
+    def _before_eviction(self, now: float) -> int:
+        """Passes until growth takes cached content away. That can let a head in that would start on it: what it matches
+        is locked on top of its first chunk, which the budget limits wherever it starts."""
+        head: Any = self.queue.peek(now)
+        if head is None or not head.hit:
+            return FOREVER
+        if self.cache is not None and head.cached_version != self.cache.version:
+            return 1
+        return self.lane.headroom(self.blank + self.reserved)
 
     def _horizon(self, repeat: int, now: float) -> tuple[int, float]:
         """How many equal passes follow for sure, and until when, as far as the policies can tell."""
