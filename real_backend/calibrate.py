@@ -1,13 +1,15 @@
 """Calibration samples: random passes on scratch memory, timed by the same clock as the passes that count.
 
 Speed on a shared machine drifts by tens of percent over minutes, so a profile measured before a run misses it.
-Co-calibration runs one random pass after each measured one and fits the profile from those alone.
+Co-calibration runs random passes between the measured ones and fits the profile from those alone. Most of them
+resemble the pass that was just measured, so that the fit is best where the run spends its time and the samples cost
+no more than the run itself; the others cover the whole range that the run uses.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from time import perf_counter
@@ -28,6 +30,9 @@ DECODE_SHARE, PREFILL_SHARE = 0.55, 0.15  # the rest is mixed
 MORE_CHUNKS = 4  # a prefill takes up to so many more chunks than its tokens need
 MARGIN = 1.25  # shapes reach a little beyond what the run has used, so that its largest pass is not extrapolated
 WARM_UP = 3
+EVERY = 2  # a sample after each second pass that only decodes; prompts are rarer and vary more: after each
+ALIKE_SHARE = 0.75  # of the samples beside a run
+SPREAD = 0.4  # a resembling shape has sizes from exp(-SPREAD) to exp(SPREAD) times those of the pass
 
 
 class Sample(NamedTuple):
@@ -43,7 +48,7 @@ class Probe(Protocol):
     samples: list[Sample]
 
     def follow(self, plan: Plan) -> None:
-        """A measured pass is over: note what range the run uses, and take one sample from that range."""
+        """A measured pass is over: note what range the run uses, and now and then take a sample."""
         ...
 
     def take(self) -> None:
@@ -115,6 +120,12 @@ class Shape(NamedTuple):
         )
 
 
+def shape_of(plan: Plan) -> Shape:
+    """What a plan with rows processes; decodes come first in them."""
+    rows, n = plan.rows or [], plan.sequences
+    return Shape(tuple(row.start for row in rows[:n]), tuple((row.start, row.tokens) for row in rows[n:]))
+
+
 def log_uniform(random: np.random.Generator, most: int) -> int:
     """A whole number from 1 to `most`; each octave is as likely as the next."""
     return min(most, int(np.exp(random.uniform(0.0, np.log(most + 1)))))
@@ -131,12 +142,40 @@ def draw_shape(random: np.random.Generator, within: Range, block_size: int) -> S
     )
 
 
+def alike(random: np.random.Generator, shape: Shape, within: Range, block_size: int) -> Shape:
+    """A shape that resembles another one: about as many decodes with about such contexts, about such chunks."""
+    count = min(_about(random, len(shape.contexts)), within.sequences) if shape.contexts else 0
+    picks = random.integers(len(shape.contexts) or 1, size=count)
+    drawn = np.array([min(_about(random, shape.contexts[i]), within.context) for i in picks], dtype=np.int64)
+    return Shape(_that_fit(drawn, within, block_size), tuple(_alike_chunks(random, shape.chunks, within)))
+
+
+def _alike_chunks(
+    random: np.random.Generator, chunks: tuple[tuple[int, int], ...], within: Range
+) -> Iterator[tuple[int, int]]:
+    left = within.tokens
+    for before, tokens in chunks:
+        new = min(_about(random, tokens), left, within.context)
+        left -= new
+        if new:
+            yield (min(_about(random, before), within.context - new) if before else 0, new)
+
+
+def _about(random: np.random.Generator, size: int) -> int:
+    return max(1, round(size * float(np.exp(random.uniform(-SPREAD, SPREAD)))))
+
+
 def _contexts(random: np.random.Generator, within: Range, block_size: int) -> tuple[int, ...]:
     longest = log_uniform(random, within.context)
     shortest = 1 + int((longest - 1) * random.random())
     drawn = random.integers(shortest, longest + 1, log_uniform(random, within.sequences))
-    fits = (drawn // block_size + 1).cumsum() <= max(within.blocks, longest // block_size + 1)
-    return tuple(drawn[fits].tolist())
+    return _that_fit(drawn, within, block_size)
+
+
+def _that_fit(contexts: np.ndarray, within: Range, block_size: int) -> tuple[int, ...]:
+    """As many as the memory that the run uses can hold, at least one."""
+    blocks = contexts // block_size + 1
+    return tuple(contexts[blocks.cumsum() <= max(within.blocks, int(blocks[:1].sum()))].tolist())
 
 
 def _chunks(random: np.random.Generator, within: Range, block_size: int) -> tuple[tuple[int, int], ...]:
@@ -163,6 +202,7 @@ class GenerateProbe:
         self.range = Range(limits)
         self.random = np.random.default_rng(seed)
         self.samples: list[Sample] = []
+        self.decoded = 0
         for _ in range(WARM_UP):
             self._measure(Shape((1,), ((0, 2),)))
 
@@ -170,13 +210,21 @@ class GenerateProbe:
         longest = max(row.start + row.tokens for row in plan.rows or ())
         held = plan.context // self.runner.cache.block_size + plan.sequences
         self.range.note(plan.sequences, longest, plan.prefill_tokens, held)
-        self.take()
+        self.decoded += not plan.prefill_tokens
+        if not plan.prefill_tokens and self.decoded % EVERY:
+            return
+        if self.random.random() < ALIKE_SHARE:
+            self._sample(alike(self.random, shape_of(plan), self.range, self.runner.cache.block_size))
+        else:
+            self.take()
 
     def widen(self) -> None:
         self.range.widen()
 
     def take(self) -> None:
-        shape = draw_shape(self.random, self.range, self.runner.cache.block_size)
+        self._sample(draw_shape(self.random, self.range, self.runner.cache.block_size))
+
+    def _sample(self, shape: Shape) -> None:
         self.samples.append(Sample(shape.plan(), self._measure(shape)))
 
     def _measure(self, shape: Shape) -> float:

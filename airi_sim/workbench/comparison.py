@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airi_sim.core.errors import BadInput
-from airi_sim.engine.backends import ReplayBackend, server_name
+from airi_sim.engine.backends import ReplayBackend
 from airi_sim.engine.executors import ReplayEnded
 from airi_sim.results.parity import Parity, first_divergence
 from airi_sim.results.run import Run, load
 from airi_sim.workbench.build import World, build, build_backend
 from airi_sim.workbench.execute import execute, perform
+from airi_sim.workbench.measurements import durations
 from airi_sim.workbench.plugins import group_node
 from airi_sim.workbench.reports import keep_parity
 
@@ -131,21 +132,12 @@ class Replay:
 
 def replay(config: Mapping[str, Any], measured: World) -> Replay:
     """Run the config again in the simulator with the measured durations, and compare decisions and times."""
-    world = build({**config, "precision": config["backend"]["precision"]}, ReplayBackend(durations(measured)))
+    world = build({**config, "precision": config["backend"]["precision"]}, ReplayBackend(durations(measured.backend)))
     try:
         world.driver.run(iter(world.workload))
     except ReplayEnded as error:
         print(f"replay: {error}", file=sys.stderr)
     return Replay(first_divergence(measured.log.decisions, world.log.decisions), apart(measured, world))
-
-
-def durations(measured: World) -> dict[str, list[float]]:
-    """Seconds of every pass by server, in the order in which the passes began (the plans table lists their ends)."""
-    found: dict[str, list[float]] = {}
-    backend: Any = measured.backend
-    for row in backend.measurements():
-        found.setdefault(server_name(row["pool"], row["replica"]), []).append(row["seconds"])
-    return found
 
 
 def apart(one: World, other: World) -> float:

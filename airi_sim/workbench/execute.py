@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
@@ -22,6 +22,7 @@ from airi_sim.results.metrics import summarise, write_summary
 from airi_sim.results.tables import write_tables
 from airi_sim.workbench.blame import blaming
 from airi_sim.workbench.build import World, build
+from airi_sim.workbench.measurements import write_measurements
 from airi_sim.workbench.paths import PACKAGE
 from airi_sim.workbench.progress import Progress
 
@@ -83,6 +84,7 @@ def write_run(config: Mapping[str, Any], folder: Path, world: World, summary: di
 def _write_files(config: Mapping[str, Any], folder: Path, world: World, summary: dict[str, Any]) -> None:
     if config["results"]["tables"]:
         write_tables(world.log.rows, folder, world.backend.source)
+        write_measurements(world.backend, folder)
     OmegaConf.save(OmegaConf.create(dict(config)), folder / "config.yaml")
     write_summary(folder, summary)
     if config["results"]["timeline"]:
@@ -123,9 +125,7 @@ def provenance(world: World, config: Mapping[str, Any]) -> dict[str, Any]:
     warnings = [*world.warnings, *getattr(world.workload, "warnings", [])]
     for executor in world.driver.executors[:1]:
         warnings += getattr(getattr(executor, "cost", None), "notes", ())
-    long = sum(1 for row in world.log.requests if row[-1] == "length")
-    if long:
-        warnings.append(f"{long} requests were cut short by the length limit (reason 'length' in requests.parquet).")
+    warnings += outcomes(world.log.requests)
     return {
         "version": __version__,
         "git": git_commit(),
@@ -134,6 +134,19 @@ def provenance(world: World, config: Mapping[str, Any]) -> dict[str, Any]:
         "calibrated": calibrated,
         "warnings": warnings,
     }
+
+
+def outcomes(requests: Sequence[Sequence[Any]]) -> list[str]:
+    """What did not go as the workload said: a sentence each for requests cut short and requests turned away."""
+    found = []
+    long = sum(1 for row in requests if row[-1] == "length")
+    if long:
+        found.append(f"{long} requests were cut short by the length limit (reason 'length' in requests.parquet).")
+    for status in ("rejected", "failed"):
+        reasons = [row[-1] for row in requests if row[-2] == status]
+        if reasons:
+            found.append(f"{len(reasons)} requests were {status}, the first because: {reasons[0]} (requests.parquet).")
+    return found
 
 
 def git_commit() -> str:

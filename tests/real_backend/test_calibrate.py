@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from airi_sim.core.errors import BadInput
 from airi_sim.core.types import Plan
 from real_backend.backend import TorchBackend
-from real_backend.calibrate import Limits, Range, Shape, calibrate, draw_shape, log_uniform
+from real_backend.calibrate import Limits, Range, Shape, alike, calibrate, draw_shape, log_uniform
 from tests.real_backend.world import LLAMA, POOL, Fixed, Mini, Ticks, job
 
 pytestmark = pytest.mark.real
@@ -84,7 +84,38 @@ def test_the_range_follows_the_run_up_to_the_limits() -> None:
     assert (within.sequences, within.context, within.tokens) == (6, 100, 64)
 
 
-def test_one_sample_a_pass_and_the_run_does_not_notice(make_backend: Make) -> None:
+@given(
+    st.integers(0, 2**32), st.integers(1, 40), st.integers(4, 900), st.integers(4, 900), st.integers(4, 200)
+)  # fmt: skip
+def test_resembling_shapes_stay_within_range_and_memory(
+    seed: int, seqs: int, context: int, tokens: int, blocks: int
+) -> None:
+    random = np.random.default_rng(seed)
+    within = Range(Limits(seqs, min(context, blocks * 8), tokens, blocks))
+    within.widen()
+    model = draw_shape(random, within, 8)
+    shape = alike(random, model, within, 8)
+    assert bool(shape.contexts) == bool(model.contexts)
+    assert bool(shape.chunks) == bool(model.chunks)
+    assert len(shape.contexts) <= seqs
+    assert all(1 <= each <= within.context for each in shape.contexts)
+    assert sum(each // 8 + 1 for each in shape.contexts) <= max(blocks, within.context // 8 + 1)
+    assert sum(new for _, new in shape.chunks) <= tokens
+    assert all(new >= 1 and before >= 0 and before + new <= within.context for before, new in shape.chunks)
+
+
+def test_resembling_shapes_are_about_as_large() -> None:
+    random, within = np.random.default_rng(0), Range(Limits(64, 1000, 512, 4096))
+    within.widen()
+    shapes = [alike(random, Shape((300,) * 10, ((0, 80), (50, 40))), within, 16) for _ in range(500)]
+    assert np.mean([len(shape.contexts) for shape in shapes]) == pytest.approx(10, rel=0.1)
+    assert np.mean([np.mean(shape.contexts) for shape in shapes]) == pytest.approx(300, rel=0.1)
+    assert np.mean([sum(new for _, new in shape.chunks) for shape in shapes]) == pytest.approx(120, rel=0.1)
+    assert {shape.chunks[0][0] for shape in shapes} == {0}
+    assert len(set(shapes)) == 500
+
+
+def test_a_sample_after_each_prompt_and_every_other_decode_and_the_run_does_not_notice(make_backend: Make) -> None:
     quiet, sampling = make_backend(timer=Ticks()), make_backend(timer=Ticks(), cocalibrate=True)
     runs = [run(backend) for backend in (quiet, sampling)]
     assert runs[0].now == runs[1].now
@@ -92,7 +123,9 @@ def test_one_sample_a_pass_and_the_run_does_not_notice(make_backend: Make) -> No
     assert answers[0] == answers[1]
     probe = sampling.probe(POOL)
     samples = probe.samples
-    assert len(samples) == len(sampling.measurements()) == runs[1].passes
+    assert len(sampling.measurements()) == runs[1].passes
+    decoded = sum(not row["prefill_tokens"] for row in sampling.measurements())
+    assert len(samples) == runs[1].passes - decoded + decoded // 2 < runs[1].passes
     assert all(sample.seconds == 3.0 for sample in samples)
     assert max(plan.sequences for plan, _ in samples) <= 7
     assert max(plan.longest for plan, _ in samples) <= 36
