@@ -14,7 +14,9 @@ VERBS = {
     "run": "one run: simulated (default) or measured (backend=torch)",
     "compare": "the same config simulated and measured, side by side",
     "calibrate": "measure the device at hand and write a hardware profile",
+    "study": "policies x loads x seeds on common random numbers, with paired intervals",
     "validate": "validate=parity: replay a measured run, decision by decision",
+    "bench": "speed of the engine on named traces",
     "report": "(re)build the HTML report of run folders: airi report DIR...",
 }
 FLAGS = {

@@ -85,6 +85,9 @@ def _check_override(override: Override) -> None:
         raise BadInput(f"{group} needs one of its choices, not {given}: {', '.join(known)}.")
     if not known and subgroups(group):
         raise BadInput(f"{group}={shown(override.value())}: name a part, as in {group}/{subgroups(group)[0]}=NAME.")
+    parent, slash, _ = group.rpartition("/")
+    if not known and slash:
+        raise unknown("group", group, [f"{parent}/{name}" for name in subgroups(parent)] or subgroups(""))
 
 
 def _check_added(overrides: list[Override]) -> None:
@@ -109,14 +112,20 @@ def _names(node: Any) -> list[str]:
     return sorted(str(name) for name in node if name not in ("hydra", "_target_", "_convert_"))
 
 
+NAMED_BY_USERS = ("pools", "services", "workload.tenants", "compare.policies", "study.policies")
+"""Sections whose keys are names that users give."""
+
+
 def _is_policy_key(override: Override) -> bool:
     return override.key_or_group.startswith("policy.")
 
 
 def _opened(override: Override) -> str:
-    """Keys under policy.* may be new: Hydra wants a plus sign for that, users should not have to know."""
+    """Keys may be new under policy.* and where one names things: Hydra wants a plus sign for that, users should not
+    have to know."""
     text = str(override.input_line)
-    if override.is_delete() or not _is_policy_key(override):
+    named = override.key_or_group.startswith(NAMED_BY_USERS)
+    if override.is_delete() or not (named or _is_policy_key(override)):
         return text
     return "++" + text.lstrip("+")
 
@@ -143,10 +152,6 @@ def _explained(error: Exception, overrides: list[Override]) -> BadInput:
     choice = re.search(r"Could not find '([\w/-]+)/([^/']+)'", text)
     if choice and options(choice[1]):
         return unknown(choice[1], choice[2], options(choice[1]))
-    group = re.search(r"Could not override '([\w/]+)'.*No match in the defaults list", text, re.DOTALL)
-    if group and "/" in group[1]:
-        parent = group[1].rpartition("/")[0]
-        return unknown("group", group[1], [f"{parent}/{name}" for name in subgroups(parent)] or subgroups(""))
     key = re.search(r"Could not (?:override|delete)[^']*'([^']+)'", text) or re.search(r"Key '([^']+)' is not in", text)
     if key:
         return _unknown_key(key[1], overrides)

@@ -39,12 +39,14 @@ TAKES: dict[str, dict[str, tuple[str, ...]]] = {
 """What these methods, and optional ones, are called with; always by position."""
 
 
-def group_node(group: str, name: str, seed: int = 0) -> dict[str, Any]:
-    """The yaml of one choice of a group as plain values."""
+def group_node(group: str, name: str, seed: int = 0, data_dir: str | None = None) -> dict[str, Any]:
+    """The yaml of one choice of a group as plain values; `seed` and `data_dir` are what it may refer to."""
     if name not in options(group):
         raise unknown(group.split("/")[-1], name, options(group))
     node = OmegaConf.load(conf_dir() / group / f"{name}.yaml")
-    return OmegaConf.to_container(OmegaConf.merge({"seed": seed}, {"node": node}).node, resolve=True)  # type: ignore
+    return OmegaConf.to_container(
+        OmegaConf.merge({"seed": seed, "data": {"dir": data_dir}}, {"node": node}).node, resolve=True
+    )  # type: ignore
 
 
 def find_class(target: str, what: str) -> type:

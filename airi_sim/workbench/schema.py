@@ -7,7 +7,7 @@ from functools import cache
 from math import inf
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from airi_sim.core.errors import BadInput
 from airi_sim.models.spec import BYTES
@@ -24,6 +24,10 @@ def _whole(v: Any, least: int) -> bool:
 
 def _number(v: Any) -> bool:
     return isinstance(v, int | float) and not isinstance(v, bool) and -inf < v < inf
+
+
+def _all(values: Any, test: Callable[[Any], bool]) -> bool:
+    return isinstance(values, list | ListConfig) and len(values) > 0 and all(test(v) for v in values)
 
 
 def or_null(rule: Rule) -> Rule:
@@ -93,6 +97,10 @@ KEYS: dict[str, Rule] = {
     "calibrate.samples": FROM_1,
     "calibrate.seconds": POSITIVE,
     "calibrate.path": or_null(TEXT),
+    "study.loads": (lambda v: _all(v, lambda x: _number(x) and x > 0), "a list of numbers above 0"),
+    "study.seeds": (lambda v: _all(v, lambda x: _whole(x, 0)), "a list of whole numbers from 0"),
+    "bench.traces": (lambda v: _all(v, lambda x: isinstance(x, str)), "a list of names"),
+    "bench.repeat": FROM_1,
     "workload.concurrency": or_null(FROM_1),
 }
 """Keys outside pools and servers."""
@@ -101,6 +109,7 @@ NAMED: dict[str, str] = {
     "pools": "a mapping such as {model: llama-3.1-8b, replicas: 2}",
     "services": "a mapping such as {kind: embed, replicas: 1}",
     "compare.policies": "a mapping such as {router: p2c, queue: vtc}",
+    "study.policies": "a mapping such as {router: p2c, queue: vtc}",
 }
 """Mappings of named mappings, and what each must be. All but services may be null."""
 
