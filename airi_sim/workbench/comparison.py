@@ -50,10 +50,25 @@ class Comparison:
 
 
 def compare_all(config: Mapping[str, Any], folder: Path) -> list[Comparison]:
-    """A comparison for each policy set of `compare.policies` (or for the policies of the config)."""
-    sets = config["compare"]["policies"] or {"": {}}
+    """A comparison for each policy set of `compare.policies` (or for the policies of the config). What cannot work is
+    refused before anything is measured."""
     check_clock(config, "compare")
-    return [compare_one(name, with_policies(config, chosen), folder / name) for name, chosen in sets.items()]
+    check_profile(config)
+    sets = config["compare"]["policies"] or {"": {}}
+    configs = {str(name): with_policies(config, chosen) for name, chosen in sets.items()}
+    return [compare_one(name, one, folder / name) for name, one in configs.items()]
+
+
+def check_profile(config: Mapping[str, Any]) -> None:
+    """BadInput if there will be nothing to predict with."""
+    given = config["compare"]["profile"]
+    if given:
+        build(simulated(config, Path(given)))
+    elif not config["backend"].get("cocalibrate", True):
+        raise BadInput(
+            "compare calibrates beside the measured run: set backend.cocalibrate=true, or give a profile that airi "
+            "calibrate wrote as compare.profile=PROFILE.json."
+        )
 
 
 def with_policies(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from airi_sim.workbench.execute import perform
 
 pytestmark = pytest.mark.real
 NANO = "validate=parity"  # two replicas of a very small model, memory short, shared prefixes
+COCALIBRATE = "backend.cocalibrate=true"
 Main = Callable[..., tuple[int, str, str]]
 
 
@@ -138,6 +139,8 @@ class TestVerbs:
         code, _, _ = airi("run", *device, *small, f"hydra.run.dir={tmp_path / 'r'}")
         assert code == 0
         assert load(tmp_path / "r").summary["provenance"]["calibrated"] is True
+        code, _, err = airi("compare", NANO, f"compare.profile={path}", f"hydra.run.dir={tmp_path / 'x'}")
+        assert (code, "measured with model tiny" in err) == (2, True)
 
     def test_calibrate_measures_the_services_of_a_program(self, airi: Main, tmp_path: Path) -> None:
         short = ("workload.program=rag", "calibrate.samples=5", "services.embed.server.max_num_seqs=2")
@@ -148,7 +151,7 @@ class TestVerbs:
 
     def test_compare(self, airi: Main, tmp_path: Path) -> None:
         sets = "compare.policies={a: {router: jsq}, b: {queue: sjf}}"
-        overrides = (NANO, "backend.cocalibrate=true", "workload.n=80", "workload.rate=100", sets)
+        overrides = (NANO, COCALIBRATE, "workload.n=80", "workload.rate=100", sets)
         code, out, _ = airi("compare", *overrides, f"hydra.run.dir={tmp_path}")
         assert code == 0
         assert out.count("decisions identical") == 2
@@ -166,7 +169,10 @@ class TestVerbs:
             (("validate", NANO, "backend.clock=wall"), "backend.clock=work"),
             (("compare", "experiment=quickstart", "backend=sim"), "backend=torch"),
             (("compare", "experiment=quickstart", "backend.clock=wall"), "backend.clock=work"),
-            (("compare", NANO, "compare.policies={a: {rooter: jsq}}"), "rooter"),
+            (("compare", NANO, COCALIBRATE, "compare.policies={a: {rooter: jsq}}"), "rooter"),
+            (("compare", NANO, COCALIBRATE, "compare.policies={a: jsq}"), "compare.policies.a"),
+            (("compare", NANO), "backend.cocalibrate=true"),
+            (("compare", NANO, "compare.profile=nowhere.json"), "nowhere.json"),
             (("calibrate", "backend=sim"), "backend=torch"),
             (("calibrate", "calibrate.samples=0"), "a whole number from 1"),
             (("calibrate", "calibrate.seconds=-1"), "seconds above 0"),

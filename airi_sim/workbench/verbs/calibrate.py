@@ -27,7 +27,7 @@ def command(overrides: Sequence[str], show: bool = False) -> int:
     profile = measure(values)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(profile, indent=1))
-    print(text_of(profile))
+    print(text_of(profile, values["calibrate"]["samples"]))
     print(f"profile: {path}")
     print(
         f"next: airi run accelerator=profile accelerator.path={path} model={profile['model']} "
@@ -57,11 +57,13 @@ def _tell(progress: Progress, of: int, taken: int) -> None:
     progress.say(f"{taken:,} of {of:,} passes")
 
 
-def text_of(profile: Mapping[str, Any]) -> str:
+def text_of(profile: Mapping[str, Any], wanted: int) -> str:
     """What the terminal shows: the device, and for each kind how well the fit describes what was measured."""
     head = f"{profile['model']} in {profile['precision']} on {profile['device']}:"
-    return "\n".join([head, *(_line(kind, section) for kind, section in profile["kinds"].items())])
+    return "\n".join([head, *(_line(kind, section, wanted) for kind, section in profile["kinds"].items())])
 
 
-def _line(kind: str, section: Mapping[str, Any]) -> str:
-    return f"  {kind}: {section['samples']:,} passes, residual {100 * section['residual_rel']:.0f} % of a pass"
+def _line(kind: str, section: Mapping[str, Any], wanted: int) -> str:
+    taken = section["samples"]
+    short = "" if taken >= wanted else f" (of {wanted:,}: calibrate.seconds were over)"
+    return f"  {kind}: {taken:,} passes{short}, residual {100 * section['residual_rel']:.0f} % of a pass"
