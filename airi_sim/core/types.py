@@ -1,7 +1,7 @@
 """Values that cross floors: what a user sends, what a server decides, what an executor answers.
 
-Times are seconds from the start of the run, sizes are tokens or bytes. Per-segment values are slots classes or
-NamedTuples because a frozen dataclass costs three times as much to build (docs/design.md, decision 4).
+Times are seconds from the start of the run, sizes are tokens or bytes. Values made per plan are NamedTuples or plain
+classes because a frozen dataclass costs three times as much to build (docs/design.md, decision 4).
 """
 
 from __future__ import annotations
