@@ -26,7 +26,8 @@ FLAGS = {
     "--version": "print the version",
     "--help": "(-h) this",
 }
-SHORT = {"-h": "--help", "-m": "--multirun", "-c": "--cfg"}
+SHORT = {"-h": "--help", "-m": "--multirun", "-c": "--cfg", "--resolve": "--cfg"}
+"""Other spellings; configs are always shown resolved."""
 EXAMPLES = (
     "workload=poisson workload.rate=8 pool.replicas=2 policy/router=p2c",
     "workload=trace workload.path=trace.csv model=llama-3.1-8b accelerator=h100-sxm",
