@@ -123,12 +123,13 @@ class TokenServer(Lifecycle):
         self.cut_wanted = self.cut_wanted or self._cuts(job, now)
 
     def _cuts(self, job: LiveJob, now: float) -> bool:
-        """Whether an arrival can change the plan in flight: only a new head that finds a seat and room can."""
+        """Whether an arrival can change the plan in flight: only a new head that finds a seat and a block can. How much
+        of it the batcher would take is not known here: it may have lowered the budget for prompts alone."""
         if self.closed or not (self.seats or self.preempts):
             return False
         if not (self.timeless and self.greedy) or self.preempts or self.cache is not None:
             return True
-        return self.queue.peek(now) is job and -(-self._first(job.tokens) // self.block) <= self.free
+        return self.free > 0 and self.queue.peek(now) is job
 
     def _settle(self, plan: Plan, passes: int) -> None:
         """Book service of passes that are over and not yet booked."""
