@@ -25,7 +25,7 @@ from airi_sim.workbench.laws.worlds import BLOCK, Line, World
 
 STALLED = 1000
 """Passes in a row without a token: far more than all prompts of a small world take."""
-TICKS = 100_000
+TICKS = 10_000
 MEMORY = 1 << 20
 PLACED = {"router": RoundRobin, "admission": Always, "fault": Retry, "model_router": Fixed}
 
@@ -72,7 +72,10 @@ class Lengths:
 class Watched(Runtime):
     """A runtime that audits every plan and every commit."""
 
-    ticks = 0
+    def __init__(self, *arguments: Any, **policies: Any) -> None:
+        super().__init__(*arguments, **policies)
+        self.ticks = 0
+        self.stalled: dict[int, int] = {}
 
     def plan(self, server: Any, now: float) -> Plan | None:
         plan = super().plan(server, now)
@@ -83,7 +86,9 @@ class Watched(Runtime):
     def finish(self, plan: Plan, outcome: Outcome, now: float) -> None:
         super().finish(plan, outcome, now)
         server = self.servers[plan.server]
-        if server.idle_passes > STALLED:
+        moved = plan.sequences or plan.ends or outcome.stopped
+        self.stalled[plan.server] = 0 if moved else self.stalled.get(plan.server, 0) + 1
+        if self.stalled[plan.server] > STALLED:
             raise Breach("progress", f"{server.name} ran {STALLED} passes in a row without a single token coming out")
         _audit_memory(server)
 
@@ -184,7 +189,7 @@ LAWS_BY_PHRASE = {
     "nothing moves any more": "progress",
     "makes no progress": "progress",
     "preempts in circles": "progress",
-    "must be popped once": "conservation",
+    "must pop each job it admits once": "conservation",
     "more than there are": "bounds",
     "over the budget": "bounds",
 }

@@ -23,7 +23,7 @@ CLOCKS = frozenset(
     }
 )  # fmt: skip
 GLOBAL_RANDOM = random.random.__self__  # type: ignore[attr-defined]
-ENDLESS = 1_000_000
+ENDLESS = 100_000
 """Python calls inside one call of a policy; in a small world a thousand are many."""
 
 
@@ -61,7 +61,7 @@ class Sentry:
             elif what in CLOCKS:
                 self._note(frame, f"reads the clock: {what.__name__}()")
         if self.events > ENDLESS:
-            raise Breach("progress", "a single call of the policy made a million calls and was stopped")
+            raise Breach("progress", f"a single call of the policy made {ENDLESS} calls and was stopped")
 
     def _note(self, frame: FrameType, what: str) -> None:
         at: FrameType | None = frame

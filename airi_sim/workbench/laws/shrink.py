@@ -9,7 +9,7 @@ from time import perf_counter
 from airi_sim.workbench.laws.ran import Breach
 from airi_sim.workbench.laws.worlds import World
 
-SECONDS = 5.0
+SECONDS = 3.0
 """Time for one search; what was found until then is shown."""
 
 
@@ -20,12 +20,12 @@ def shrink(world: World, breach: Breach, attempt: Callable[[World], None]) -> tu
     while smaller:
         smaller = False
         for candidate in _smaller(world):
+            if perf_counter() > give_up:
+                return world, breach
             found = _breach(candidate, breach.law, attempt)
             if found is not None:
                 world, breach, smaller = candidate, found, True
                 break
-            if perf_counter() > give_up:
-                return world, breach
     return world, breach
 
 

@@ -66,7 +66,7 @@ class Witness:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.policy, name)
-        return getattr(self, f"_{name}") if name in self.wrapped else value
+        return getattr(self, f"_{name}") if name in self.wrapped and callable(value) else value
 
     def call(self, method: str, *arguments: Any) -> Any:
         """A method of the policy; jobs among the arguments must come back as they went in."""
