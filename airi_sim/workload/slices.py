@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airi_sim.core.errors import BadInput
+from airi_sim.workload.checks import real
 from airi_sim.workload.data import find
 from airi_sim.workload.synthetic import Synthetic
 from airi_sim.workload.traces import Trace
@@ -17,13 +18,18 @@ def trace_or_stand_in(
     stand_in: Mapping[str, Any],
     data_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
+    limit: int = 200,
+    rate_scale: float = 1.0,
+    program: str = "chat",
     **options: Any,
 ) -> Trace | Synthetic:
-    """The trace `path` read with `options`, or `Synthetic(**stand_in)`; `name` and a warning say which it is."""
+    """The first `limit` rows of the trace `path`, read with `options`, or as many requests of
+    `Synthetic(**stand_in)` at `rate_scale` times its rate; `name` and a warning say which it is."""
     try:
         find(path, data_dir)
     except BadInput:
-        workload = Synthetic(seed=seed, **stand_in)
+        rate = real("workload.rate_scale", rate_scale, positive=True) * stand_in["rate"]
+        workload = Synthetic(**{**stand_in, "rate": rate, "n": limit, "seed": seed, "program": program})
         workload.warnings = [f"trace '{path}' is not in the data folder: a synthetic stand-in with its statistics ran."]
         return workload
-    return Trace(path, data_dir=data_dir, **options)
+    return Trace(path, data_dir=data_dir, limit=limit, rate_scale=rate_scale, program=program, **options)
