@@ -23,7 +23,7 @@ from airi_sim.results.run import Run, load
 from airi_sim.workbench.build import World, build, build_backend
 from airi_sim.workbench.execute import execute, perform
 from airi_sim.workbench.measurements import durations
-from airi_sim.workbench.plugins import group_node
+from airi_sim.workbench.plugins import group_node, maker
 from airi_sim.workbench.reports import keep_parity
 
 if TYPE_CHECKING:
@@ -72,13 +72,14 @@ def check_profile(config: Mapping[str, Any]) -> None:
 
 
 def with_policies(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with some policies replaced, by name or by node."""
+    """The config with some policies replaced, by name or by node; BadInput if one of them cannot be made."""
     copy = deepcopy(dict(config))
     for kind, policy in chosen.items():
         if kind not in copy["policy"]:
             raise BadInput(f"compare.policies: '{kind}' is no kind of policy; there are {', '.join(copy['policy'])}.")
         named = isinstance(policy, str)
         copy["policy"][kind] = group_node(f"policy/{kind}", policy, copy["seed"]) if named else policy
+        maker(kind, copy["policy"][kind])
     return copy
 
 

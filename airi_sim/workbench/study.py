@@ -48,6 +48,8 @@ def study(overrides: list[str], folder: Path) -> list[Cell]:
         raise BadInput("study.policies needs at least two named sets: {a: {queue: fcfs}, b: {queue: vtc}}.")
     if len(what["seeds"]) < 2:
         raise BadInput("study.seeds needs at least two seeds: intervals come from how the seeds differ.")
+    for chosen in what["policies"].values():  # what cannot work is refused before anything runs
+        with_policies(base, chosen)
     found: dict[tuple[float, str], list[dict[str, Any]]] = {}
     for load, name, seed in combinations(what):
         config = loaded(plain(load_config([*overrides, f"seed={seed}"])), load)

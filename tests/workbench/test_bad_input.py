@@ -455,6 +455,30 @@ def test_a_run_in_which_nothing_moves_ends_and_says_who_holds_what(
     assert all(part in sentence for part in STUCK[override]), sentence
 
 
+# -- verbs that run several sets of policies refuse a bad one before the first runs
+
+SETS = {
+    "{queue: fcsf}": "did you mean 'fcfs'",
+    "{queue: {_target_: mine.Nothing}}": "mine.Nothing",
+    "{queue: {_target_: tests.fixtures.nonsense.LacksPop}}": "no method 'pop'",
+    "{queeue: fcfs}": "'queeue'",
+    "3": "mapping",
+}
+
+
+@pytest.mark.parametrize("bad", SETS)
+def test_a_bad_set_of_policies_is_refused_before_the_good_one_runs(airi: Run, bad: str) -> None:
+    sets = f"{{good: {{queue: fcfs}}, bad: {bad}}}"
+    assert SETS[bad] in airi(f"study.policies={sets}", verb="study").sentence
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("bad", ["{queue: fcsf}", "{queue: {_target_: mine.Nothing}}"])
+def test_so_does_a_comparison(airi: Run, bad: str) -> None:
+    sets = f"{{good: {{queue: fcfs}}, bad: {bad}}}"
+    assert SETS[bad] in airi(f"compare.policies={sets}", verb="compare").sentence
+
+
 # -- policies that crash
 
 CRASHES = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from airi_sim.core.errors import BadInput
 from airi_sim.core.protocols import Predictor
@@ -49,13 +49,18 @@ def test_every_key_of_config_yaml_has_a_rule_and_every_rule_a_key() -> None:
     assert ruled - there - of_groups == set()
 
 
+@pytest.fixture(scope="module")
+def small() -> DictConfig:
+    return load_config(SMALL)
+
+
 NONSENSE = [None, ["nonsense"]]
 """No key takes a list of this."""
 
 
 @pytest.mark.parametrize("key", [key for key in leaves(defaults()) if not key.startswith("services.")])
-def test_nonsense_is_refused_for_every_key_of_config_yaml_and_named(key: str) -> None:
-    loaded = load_config(SMALL)
+def test_nonsense_is_refused_for_every_key_of_config_yaml_and_named(key: str, small: DictConfig) -> None:
+    loaded = deepcopy(small)
     OmegaConf.update(loaded, key, NONSENSE, merge=False)
     with pytest.raises(BadInput) as caught:
         check(loaded)
