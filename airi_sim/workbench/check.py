@@ -22,7 +22,7 @@ from airi_sim.workbench.plugins import METHODS, find_class
 
 __all__ = ["LAWS", "Failure", "Law", "Report", "check_policy"]
 
-WORLDS = 32
+WORLDS = 24
 CLAIMANTS = ("queue", "batcher")
 """Kinds that say something of themselves (timeless, stable, greedy). A lie shows only where memory stops the head of
 the queue while the order moves, so truthfulness is tried in MORE times as many worlds."""

@@ -38,7 +38,8 @@ def notes(make: Callable[[], Any], worlds: Iterable[World]) -> list[str]:
     if not getattr(policy, "timeless", False):
         if not _needs_horizon(make, worlds):
             found.append(
-                "its horizon was never needed in these worlds: if only push and pop move it, set timeless=True"
+                "claiming to be stable for ever made no difference in these worlds: if only push and pop move its "
+                "order, set timeless=True"
             )
         elif not callable(getattr(policy, "stable", None)):
             found.append("it has no stable(), so it is asked before every pass: right, but slow")

@@ -9,7 +9,7 @@ from time import perf_counter
 from airi_sim.workbench.laws.ran import Breach
 from airi_sim.workbench.laws.worlds import World
 
-SECONDS = 3.0
+SECONDS = 2.0
 """Time for one search; what was found until then is shown."""
 
 

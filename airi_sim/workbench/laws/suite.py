@@ -11,7 +11,7 @@ from airi_sim.core.types import Job
 from airi_sim.workbench.laws.ran import Breach, Choice, Ran, first_difference, run
 from airi_sim.workbench.laws.witness import witnessed
 from airi_sim.workbench.laws.worlds import World
-from airi_sim.workbench.plugins import METHODS
+from airi_sim.workbench.plugins import METHODS, TAKES
 
 NOISE_S = 1e-6
 
@@ -55,7 +55,7 @@ def check_protocol(subject: Subject) -> None:
         raise Breach("protocol", f"a {subject.kind} needs the method{'s' * (len(missing) > 1)} {', '.join(missing)}")
     if policy is other:
         raise Breach("protocol", "the same object came twice: each replica needs a policy of its own")
-    for method, names in SIGNATURES[subject.kind].items():
+    for method, names in TAKES[subject.kind].items():
         _check_signature(policy, method, names)
     for flag in FLAGS.get(subject.kind, ()):
         value = getattr(policy, flag, False)
@@ -65,18 +65,6 @@ def check_protocol(subject: Subject) -> None:
         _check_account(policy)
 
 
-SIGNATURES: dict[str, dict[str, tuple[str, ...]]] = {
-    "router": {"route": ("job", "view", "now")},
-    "queue": {
-        "push": ("job", "now"), "requeue": ("job", "now"), "peek": ("now",), "pop": ("now",), "remove": ("job", "now"),
-        "stable": ("now", "decoding"), "serve": ("decoding", "passes"),
-    },
-    "batcher": {"form": ("draft", "queue", "now"), "stable": ("draft", "queue", "now")},
-    "evictor": {"victim": ("running", "now")},
-    "admission": {"admit": ("job", "view", "now")},
-    "fault": {"lost": ("job", "attempt", "now")},
-    "model_router": {"choose": ("job", "pools", "now")},
-}  # fmt: skip
 FLAGS = {"queue": ("timeless",), "batcher": ("greedy", "preempts")}
 
 
