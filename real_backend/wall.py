@@ -31,8 +31,9 @@ class WallDriver:
     Everything happens in one thread. Arrivals and timers are polled between plans, so what comes while a plan runs
     is heard of when it ends: the runtime then gets the time of hearing, while `request.arrival` stays the intended
     moment, from which TTFT counts (open loop; with `workload.concurrency` the runtime sets arrivals, as everywhere).
-    With nothing to run it sleeps until the next moment. Several replicas share the one device: their plans run one after the other, servers taking turns, so `n`
-    replicas do not work at the same time here, unlike under the work clock.
+    With nothing to run it sleeps until the next moment. Several replicas share the one device: their plans run one
+    after the other, servers taking turns, so `n` replicas do not work at the same time here, unlike under the work
+    clock.
 
     `clock` and `sleep` are for tests.
     """
