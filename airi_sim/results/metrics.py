@@ -20,7 +20,7 @@ import numpy as np
 
 from airi_sim.core.errors import BadInput
 from airi_sim.results.columns import Columns, Floats, every
-from airi_sim.results.cost import cost
+from airi_sim.results.cost import total
 from airi_sim.results.fairness import fairness, union
 from airi_sim.results.slo import met, objectives
 from airi_sim.results.stats import describe
@@ -38,7 +38,7 @@ def summarise(
     engine: Mapping[str, Any],
     provenance: Mapping[str, Any],
     slo: Mapping[str, float | None] | None = None,
-    price: Mapping[str, float] | None = None,
+    prices: Mapping[str, Mapping[str, float]] | None = None,
     weights: Mapping[str, float] | None = None,
     duration_s: float | None = None,
     servers: int | None = None,
@@ -47,8 +47,9 @@ def summarise(
     """What `summary.json` holds. Called once, after the run.
 
     `tables`: by name, rows of the log (`Log.rows`), data frames or Arrow tables. `slo`: limits in seconds (slo.py);
-    `price`: see cost.py; `weights`: of tenants, default 1; `duration_s`: the window of all rates, default the last
-    event; `servers`: how many replicas there are, default those that ran anything. Raises BadInput on unknown keys.
+    `prices`: by server, see cost.py; `weights`: of tenants, default 1; `duration_s`: the window of all rates, default
+    the last event; `servers`: how many replicas there are, default those that ran anything. Raises BadInput on unknown
+    keys.
     """
     read = every(tables)
     requests, jobs, plans = read["requests"], read["jobs"], read["plans"]
@@ -68,7 +69,7 @@ def summarise(
             "fairness": fairness(requests, jobs, window, weights),
             "cache": {"hit_rate": hit_rate(jobs)},
             "utilization": use,
-            "cost": cost(sum(one["busy_s"] for one in use["servers"].values()), use["replicas"], window, price),
+            "cost": total({name: one["busy_s"] for name, one in use["servers"].items()}, window, prices),
             "preemptions": int(np.nansum(jobs.floats("preemptions"))),
             "decisions_hash": decisions_hash,
             "engine": dict.fromkeys(ENGINE) | _counted(plans) | dict(engine),

@@ -24,6 +24,7 @@ from airi_sim.workbench.blame import blaming
 from airi_sim.workbench.build import World, build
 from airi_sim.workbench.measurements import write_measurements
 from airi_sim.workbench.paths import PACKAGE
+from airi_sim.workbench.prices import prices_of
 from airi_sim.workbench.progress import Progress
 
 
@@ -51,6 +52,7 @@ def perform(config: Mapping[str, Any], folder: Path, backend: Backend | None, la
         engine=engine,
         provenance=provenance(world, config),
         slo=config["slo"],
+        prices=prices_of(world, config["cost"]),
         duration_s=duration,
         servers=len(world.runtime.servers),
         decisions_hash=world.log.decisions_hash(),

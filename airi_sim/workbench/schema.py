@@ -89,6 +89,8 @@ KEYS: dict[str, Rule] = {
     "slo.ttft_s": or_null(POSITIVE),
     "slo.tpot_s": or_null(POSITIVE),
     "slo.e2e_s": or_null(POSITIVE),
+    "cost.pue": (lambda v: _number(v) and v >= 1, "a number from 1"),
+    "cost.gco2_per_kwh": or_null((lambda v: _number(v) and v >= 0, "a number from 0")),
     "results.tables": FLAG,
     "results.report": FLAG,
     "results.timeline": FLAG,

@@ -110,9 +110,19 @@ def test_cost_needs_prices():
     assert told()["cost"] == {"usd": None, "joules": None, "gco2": None}
     price = {"usd_per_hour": 3.6, "idle_watts": 100, "busy_watts": 300, "pue": 1.5, "gco2_per_kwh": 360}
     joules = 1.5 * (100 * 6 + 200 * 4.5)
-    assert told(price=price)["cost"] == pytest.approx({"usd": 0.006, "joules": joules, "gco2": joules / 10_000})
+    found = told(prices={"p/0": price})["cost"]
+    assert found == pytest.approx({"usd": 0.006, "joules": joules, "gco2": joules / 10_000})
     with pytest.raises(BadInput, match="unknown price"):
-        told(price={"usd": 1})
+        told(prices={"p/0": {"usd": 1}})
+
+
+def test_every_server_costs_what_its_own_list_says():
+    dear, cheap = {"usd_per_hour": 3600.0, "idle_watts": 50, "busy_watts": 90}, {"usd_per_hour": 360.0}
+    found = told(prices={"p/0": dear, "p/1": cheap}, duration_s=10.0)["cost"]
+    assert found == {"usd": pytest.approx(10 + 1), "joules": None, "gco2": None}
+    idle = told(prices={"p/0": dear, "p/1": dear}, duration_s=10.0)["cost"]
+    assert idle["joules"] == pytest.approx(2 * 50 * 10 + 40 * 4.5)
+    assert told(prices={"p/1": cheap})["cost"]["usd"] is None, "a server that ran has no price"
 
 
 def test_rows_frames_and_files_tell_the_same(tmp_path):
