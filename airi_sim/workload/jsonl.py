@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from airi_sim.core.units import MS
 from airi_sim.workload.programs import PROGRAMS
 from airi_sim.workload.readers import MOST, Place, Row, lines
 
@@ -35,7 +34,7 @@ def _priority(place: Place, key: str, value: Any) -> int:
 
 
 def _deadline(place: Place, key: str, value: Any) -> float:
-    return place.number(key, value) * MS
+    return place.number(key, value) * 1e-3
 
 
 LABELS: dict[str, tuple[str, Callable[[Place, str, Any], Any]]] = {
