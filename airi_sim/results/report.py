@@ -36,12 +36,18 @@ MOST_SERVERS = 16
 class Pair(Protocol):
     """One policy set in both worlds, as `airi compare` makes it; `table` is what `compare` returned."""
 
-    name: str
-    sim: Run
-    measured: Run
-    repeat: Run | None
-    table: pd.DataFrame
-    parity: Parity
+    @property
+    def name(self) -> str: ...
+    @property
+    def sim(self) -> Run: ...
+    @property
+    def measured(self) -> Run: ...
+    @property
+    def repeat(self) -> Run | None: ...
+    @property
+    def table(self) -> pd.DataFrame: ...
+    @property
+    def parity(self) -> Parity: ...
 
 
 def report(found: Sequence[Run | Pair], path: str | Path, title: str = "", command: str = "") -> Path:

@@ -13,40 +13,17 @@ from copy import deepcopy
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airi_sim.core.errors import BadInput
 from airi_sim.engine.backends import ReplayBackend
 from airi_sim.engine.executors import ReplayEnded
 from airi_sim.results.parity import Parity, first_divergence
-from airi_sim.results.run import Run, load
 from airi_sim.workbench.build import World, build, build_backend
+from airi_sim.workbench.compared import Comparison, keep_parity, load_comparison
 from airi_sim.workbench.execute import execute, perform
 from airi_sim.workbench.measurements import durations
 from airi_sim.workbench.plugins import group_node, maker
-from airi_sim.workbench.reports import keep_parity
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-@dataclass
-class Comparison:
-    """One policy set in both worlds."""
-
-    name: str
-    sim: Run
-    measured: Run
-    repeat: Run | None
-    table: pd.DataFrame
-    parity: Parity
-    profile: dict[str, Any]
-
-    @property
-    def mean_error(self) -> float:
-        """Mean absolute error over mean, p50 and p95 of TTFT, TPOT and E2E, in percent."""
-        rows = [f"{metric}_{figure}" for metric in ("ttft", "tpot", "e2e") for figure in ("mean", "p50", "p95")]
-        return float(self.table.loc[rows, "error_pct"].abs().mean())
 
 
 def compare_all(config: Mapping[str, Any], folder: Path) -> list[Comparison]:
@@ -85,33 +62,26 @@ def with_policies(config: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[
 
 def compare_one(name: str, config: Mapping[str, Any], folder: Path) -> Comparison:
     """Measure (twice, for the noise floor), calibrate, simulate, replay."""
-    from airi_sim.results.compare import compare
-
     title = f"{name}: " if name else ""
     backend = build_backend(config)
     world = perform(config, folder / "measured", backend, f"{title}measuring")
     profile = _profile(config, backend, folder)
-    repeat = None
-    if config["compare"]["repeat"]:
+    repeat = config["compare"]["repeat"]
+    if repeat:
         again = {**config, "backend": {**config["backend"], "cocalibrate": False}}
         execute(again, folder / "repeat", label=f"{title}measuring again, for the noise floor")
-        repeat = load(folder / "repeat")
     pinned = pin_memory(config, world)
     execute(simulated(pinned, profile), folder / "sim", label=f"{title}simulating")
-    parity = replay(pinned, world).parity
-    keep_parity(parity, folder)
-    sim, measured = load(folder / "sim"), load(folder / "measured")
-    content = json.loads(profile.read_text())
-    return Comparison(name, sim, measured, repeat, compare(sim, measured, repeat), parity, content)
+    keep_parity(replay(pinned, world).parity, folder)
+    return load_comparison(folder, name, repeat)
 
 
 def _profile(config: Mapping[str, Any], backend: Any, folder: Path) -> Path:
-    """The profile to predict with: a given one, or the fit of what was sampled beside the measured passes."""
+    """The profile to predict with, kept beside the runs: a given one, or the fit of what was sampled beside the
+    measured passes."""
     given = config["compare"]["profile"]
-    if given:
-        return Path(given)
     path = folder / "profile.json"
-    path.write_text(json.dumps(backend.profile(), indent=1))
+    path.write_text(Path(given).read_text() if given else json.dumps(backend.profile(), indent=1))
     return path
 
 

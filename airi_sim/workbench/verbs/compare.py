@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from airi_sim.results.compare import format_table
-from airi_sim.workbench.comparison import Comparison, compare_all
+from airi_sim.workbench.compared import Comparison
+from airi_sim.workbench.comparison import compare_all
 from airi_sim.workbench.config import load_config, plain, show_config
 from airi_sim.workbench.reports import report_comparison
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from airi_sim.core.errors import BadInput
-from airi_sim.workbench.reports import load_comparisons, report_comparison, report_runs
+from airi_sim.workbench.compared import load_comparisons
+from airi_sim.workbench.reports import report_comparison, report_runs
 
 
 def command(overrides: Sequence[str], show: bool = False) -> int:
