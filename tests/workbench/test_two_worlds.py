@@ -15,6 +15,7 @@ from airi_sim.results.run import load
 from airi_sim.workbench import comparison
 from airi_sim.workbench.build import World, build_backend
 from airi_sim.workbench.cli import main
+from airi_sim.workbench.compared import load_comparison, load_comparisons
 from airi_sim.workbench.config import load_config, plain
 from airi_sim.workbench.execute import perform
 
@@ -159,6 +160,25 @@ class TestVerbs:
         assert [check["figure"] for check in checks[::2]] == [100.0, 100.0]
         assert all(0 < check["figure"] < 60 for check in checks[1::2])
         assert (tmp_path / "report.html").is_file()
+        kept = load_comparisons(tmp_path)
+        assert [one.name for one in kept] == ["a", "b"]
+        assert [one.mean_error for one in kept] == [check["figure"] for check in checks[1::2]]
+        assert all(one.parity.identical and one.repeat is None for one in kept)
+
+    def test_compare_keeps_the_profile_it_was_given(self, airi: Main, tmp_path: Path) -> None:
+        short = (NANO, "workload.n=20", "compare.repeat=false")
+        assert airi("compare", *short, COCALIBRATE, f"hydra.run.dir={tmp_path / 'one'}")[0] == 0
+        given = tmp_path / "one" / "profile.json"
+        assert airi("compare", *short, f"compare.profile={given}", f"hydra.run.dir={tmp_path / 'two'}")[0] == 0
+        content = json.loads(given.read_text())
+        given.unlink()
+        assert load_comparisons(tmp_path / "two")[0].profile == content
+
+    def test_a_second_measurement_of_an_earlier_command_is_left_out(self, airi: Main, tmp_path: Path) -> None:
+        words = (NANO, COCALIBRATE, "workload.n=10", f"hydra.run.dir={tmp_path}")
+        assert "noise" in airi("compare", *words)[1].splitlines()[1]
+        assert load_comparison(tmp_path, "").repeat is not None
+        assert "noise" not in airi("compare", *words, "compare.repeat=false")[1].splitlines()[1]
 
     @pytest.mark.parametrize(
         ("words", "says"),
