@@ -32,7 +32,7 @@ class SimBackend:
 
 
 class ReplayBackend:
-    """Durations as recorded: by server name, in the order in which its plans ended."""
+    """Durations as recorded: by server name, in the order in which its plans began."""
 
     source = "sim"
     detailed = False

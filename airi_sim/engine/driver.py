@@ -34,10 +34,11 @@ class At(Event):
 
 
 class Device:
-    """An accelerator several servers share: one plan at a time, in the order of asking."""
+    """An accelerator several servers share: one plan at a time, in the order of asking. Whoever runs equal passes is
+    cut at the next one when somebody asks."""
 
     def __init__(self) -> None:
-        self.busy = False
+        self.plan: Plan | None = None
         self.line: deque[Any] = deque()
 
 
@@ -114,10 +115,10 @@ class Driver:
     def _tick(self, event: Any) -> None:
         if event._value != self.timer:
             return
-        now = self.now = self.timer
-        self.timer = inf
+        now, self.timer = self.timer, inf
         self.events += 1
-        self.runtime.tick(now)
+        if self.runtime.tick(now):
+            self.now = now
         self._react(now)
 
     def _done(self, event: Any) -> None:
@@ -143,49 +144,70 @@ class Driver:
         for server in touched:
             if server.cut_wanted:
                 self._cut(server, now)
+            if not server.up and self.devices is not None:
+                self._shorten(self.devices[server.index], now)
             if not server.flights or len(server.flights) < server.depth:
                 self._start(server, now)
         touched.clear()
-        timers = self.runtime.timers
-        if timers and timers[0][0] < self.timer:
-            self.timer = timers[0][0]
-            At(self.env, self.timer, TIMER, self._tick, self.timer)
+        wakeup = self.runtime.wakeup()
+        if wakeup < self.timer:
+            self.timer = wakeup
+            At(self.env, wakeup, TIMER, self._tick, wakeup)
 
     def _cut(self, server: Any, now: float) -> None:
         server.cut_wanted = False
         for plan in server.flights:
-            end = self.executors[server.index].cut(plan, now)
-            if end is not None:
-                plan.end = end
-                At(self.env, end, COMPLETION, self._done, (plan, end))
+            self._end_early(plan, now)
+
+    def _end_early(self, plan: Plan, now: float) -> None:
+        end = self.executors[plan.server].cut(plan, now)
+        if end is not None:
+            plan.end = end
+            At(self.env, end, COMPLETION, self._done, (plan, end))
 
     def _start(self, server: Any, now: float) -> None:
-        while self.devices is None or self._granted(server):
+        device = self.devices[server.index] if self.devices is not None else None
+        while device is None or self._granted(device, server, now):
             plan = self.runtime.plan(server, now)
             if plan is None:
-                self._release(server.index)
+                self._pass_on(device)
                 return
             plan.end = end = self.executors[server.index].start(plan, now)
             At(self.env, end, COMPLETION, self._done, (plan, end))
+            if device is not None:
+                device.plan = plan
+                if device.line:
+                    self._shorten(device, now)
             if len(server.flights) >= server.depth:
                 return
 
     # -- shared accelerators
 
-    def _granted(self, server: Any) -> bool:
-        device = self.devices[server.index] if self.devices is not None else None
-        if device is None:
+    def _granted(self, device: Device, server: Any, now: float) -> bool:
+        """Whether it is this server's turn; else it stands in line, and whoever runs is cut."""
+        if device.plan is None and (not device.line or device.line[0] is server):
+            if device.line:
+                device.line.popleft()
             return True
-        if device.busy:
-            if server not in device.line:
-                device.line.append(server)
-            return False
-        device.busy = True
-        return True
+        if server not in device.line and (server.jobs or server.adopted):
+            device.line.append(server)
+        self._shorten(device, now)
+        return False
+
+    def _shorten(self, device: Device | None, now: float) -> None:
+        """What runs ends with the pass in flight: somebody waits, or its server died."""
+        if device is not None and device.plan is not None:
+            self._end_early(device.plan, now)
 
     def _release(self, index: int) -> None:
+        """A plan on a shared accelerator is over."""
         device = self.devices[index] if self.devices is not None else None
         if device is not None:
-            device.busy = False
-            if device.line:
-                self.runtime.touched.append(device.line.popleft())
+            device.plan = None
+            if device.line:  # before whoever just ran
+                self.runtime.touched.insert(0, device.line[0])
+
+    def _pass_on(self, device: Device | None) -> None:
+        """Who has nothing to run leaves the turn to the next in line."""
+        if device is not None and device.line:
+            self.runtime.touched.append(device.line[0])

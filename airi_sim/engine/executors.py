@@ -114,6 +114,10 @@ class CostExecutor:
             return 0
         return min(boundary(self.first, self.step, now - plan.start), self.passes) - 1
 
+    def spent(self, plan: Plan, passes: int) -> tuple[float, float]:
+        """Seconds of the first pass and of the first `passes` passes of the plan in flight."""
+        return self.first, total(self.first, self.step, passes)
+
     def finish(self, plan: Plan, now: float) -> Outcome:
         if plan.repeat == 1 or self.passes == 1:
             return Outcome(1, self.stops.over(plan, 1), now - plan.start)

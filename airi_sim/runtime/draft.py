@@ -50,6 +50,7 @@ class Drafting:
     closed: bool
     preempted: bool
     ghosts: int
+    buried: bool
     queued_tokens: int
     attention: int
     context: int
@@ -118,6 +119,7 @@ class Drafting:
             )
         if live.doomed:  # cancelled while it waited in a queue that cannot remove: it leaves with the pop
             self.ghosts -= 1
+            self.buried = True
             return True
         if self.seats <= 0:
             return False
@@ -226,6 +228,8 @@ class Drafting:
             raise PolicyError(f"{self._who()} preempted job {job.id}, which is not running.")
         self.preempted = True
         self.seats += 1
+        if live in self.resumed:
+            self.resumed.remove(live)
         self._vacate(live)
         live.preemptions += 1
         live.version += 1
@@ -281,6 +285,8 @@ class Drafting:
         lane = job.lane
         assert lane is not None
         self.close_span(job)
+        if job in self.resumed:
+            self.resumed.remove(job)
         tokens = lane.leave(job)
         job.done = tokens
         job.held = -(-tokens // self.block)

@@ -13,7 +13,19 @@ from airi_sim.runtime.job import UNSET, LiveJob
 class Flow:
     """Drives the generator of a program. `step` sends it the replies it waits for and returns the next jobs."""
 
-    __slots__ = ("cached", "failed", "first", "jobs", "last", "made", "program", "replies", "request", "wants_list")
+    __slots__ = (
+        "cached",
+        "cancelled",
+        "failed",
+        "first",
+        "jobs",
+        "last",
+        "made",
+        "program",
+        "replies",
+        "request",
+        "wants_list",
+    )
 
     def __init__(self, request: Request, program: Callable[[Request], Program]) -> None:
         self.request = request
@@ -25,6 +37,7 @@ class Flow:
         self.first = UNSET
         self.last: LiveJob | None = None
         self.failed: LiveJob | None = None
+        self.cancelled = ""
 
     def step(self, now: float) -> list[LiveJob] | None:
         """The next jobs, or None when the program is over."""
@@ -48,6 +61,7 @@ class Flow:
             raise BadInput(f"request {self.request.id} made over {JOBS_PER_REQUEST} calls: its program does not end.")
         job = LiveJob(self.request, call, self.made, now, self)
         self.made += 1
+        self.failed = None
         self.jobs[job.id] = job
         return job
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from airi_sim.core.protocols import Queue
-from airi_sim.core.types import Outcome, Plan
+from airi_sim.core.types import Plan
 from airi_sim.runtime.draft import Drafting
 from airi_sim.runtime.job import LiveJob
 from airi_sim.runtime.prefix import Pages, PrefixCache
@@ -16,6 +16,7 @@ class Lifecycle(Drafting):
 
     make_queue: Callable[[], Queue]
     progress: Callable[[Plan, float], int]
+    spent: Callable[[Plan, int], tuple[float, float]]
     jobs: dict[int, LiveJob]
     leaving: dict[int, LiveJob]
     incoming: dict[int, int]
@@ -48,15 +49,26 @@ class Lifecycle(Drafting):
         self.pages = Pages(self.total, self.block, self.unit) if self.detailed else None
         self.decodes = False
         self.seats = self.budget = self.reserved = 0
-        self.closed = self.preempted = False
+        self.closed = self.preempted = self.buried = False
         self.slices: list[tuple[LiveJob, int]] = []
         self.choices: list[tuple[int, str]] = []
         self.resumed: list[LiveJob] = []
         self.attention = self.context = self.ghosts = 0
 
+    def kv_used(self, now: float) -> int:
+        """Blocks in use at `now`, also in the middle of a run of equal passes."""
+        used = self.total - self.free
+        if self.flights and self.flights[0].repeat > 1:
+            plan = self.flights[0]
+            lane = self.lanes[plan.lane]
+            used += lane.growth(self.progress(plan, now) + 1) - plan.reserved
+        return used
+
     def end(self, job: LiveJob, status: str, now: float) -> None:
         """A running job is over, in whatever state it is."""
         del self.running[job.id]
+        if job in self.adopted:
+            self.adopted.remove(job)
         self._vacate(job)
         self._gone(job, status, now)
 
@@ -68,8 +80,9 @@ class Lifecycle(Drafting):
 
     def let_go(self, now: float) -> list[LiveJob]:
         """Jobs cancelled, or to be moved, while a plan was in flight."""
-        leaving = [job for job in self.leaving.values() if job.id in self.running]
-        self.leaving = {}
+        leaving = [job for job in self.leaving.values() if job.id in self.running and self._idle(job)]
+        for job in leaving:
+            del self.leaving[job.id]
         gone = [job for job in leaving if job.moving is None]
         for job in leaving:
             if job.moving is not None:
@@ -78,12 +91,11 @@ class Lifecycle(Drafting):
                 self.end(job, job.doomed, now)
         return gone
 
-    def record(self, plan: Plan, outcome: Outcome, now: float) -> None:
-        """A line of the plans table."""
+    def record(self, plan: Plan, start: float, end: float, passes: int, first_s: float, used: int) -> None:
+        """A line of the plans table; `used` KV blocks when its last pass was over, before anybody left."""
         self.log.plans.append((
-            self.name, plan.kind, plan.start, now, outcome.passes, plan.sequences, plan.prefill_tokens,
-            plan.context + plan.prefill_context, self.total - self.free, len(self.jobs) - len(self.running),
-            outcome.first_s, plan.lane,
+            self.name, plan.kind, start, end, passes, plan.sequences, plan.prefill_tokens,
+            plan.context + plan.prefill_context, used, len(self.jobs) - len(self.running), first_s, plan.lane,
         ))  # fmt: skip
 
     def cancel(self, job: LiveJob, reason: str, now: float) -> bool:
@@ -129,12 +141,16 @@ class Lifecycle(Drafting):
         return lost
 
     def _abort(self, plan: Plan, now: float) -> None:
-        passes = self.progress(plan, now)
-        lane = self.lanes[plan.lane]
-        if plan.sequences and passes:
-            lane.advance(passes)
-        self.passes += passes
-        self.record(plan, Outcome(passes, [], 0.0), now)
+        """Book the passes that were over, and the one that was not as a plan of no pass."""
+        passes, start = self.progress(plan, now), plan.start
+        used = self.kv_used(now)
+        if passes:
+            first, seconds = self.spent(plan, passes)
+            self.lanes[plan.lane].advance(passes)
+            self.passes += passes
+            self.record(plan, start, start + seconds, passes, first, used)
+            start += seconds
+        self.record(plan, start, now, 0, 0.0, used)
 
     def _reset(self, job: LiveJob) -> None:
         job.version += 1
@@ -152,14 +168,15 @@ class Lifecycle(Drafting):
         """A running job stops taking part but keeps its blocks until its move is over."""
         if job.lane is not None:
             self.set_aside(job)
-            del self.paused[job.id]
+        del self.paused[job.id]
         self.moving[job.id] = job
         self.parted.append(job)
 
-    def expect(self, job: LiveJob, blocks: int) -> bool:
-        """Set blocks and a seat aside for a job on its way; False if there is no room."""
-        if blocks > self.free or len(self.running) + len(self.incoming) >= self.max_seats:
+    def expect(self, job: LiveJob, blocks: int, now: float) -> bool:
+        """Set blocks and a seat aside for a job on its way; False if there is no room at this moment."""
+        if blocks > self.total - self.kv_used(now) or len(self.running) + len(self.incoming) >= self.max_seats:
             return False
+        self.cut_wanted = bool(self.flights)
         self.free -= blocks
         if self.cache is not None:
             self._claim(blocks)
@@ -169,6 +186,7 @@ class Lifecycle(Drafting):
     def unexpect(self, job: LiveJob) -> None:
         """A job that was on its way will not come."""
         blocks = self.incoming.pop(job.id, 0)
+        self.cut_wanted = self.cut_wanted or bool(blocks and self.flights)
         self.free += blocks
         self.blank += blocks
 
@@ -185,4 +203,5 @@ class Lifecycle(Drafting):
         """The move of a job is over: its blocks here are free."""
         del self.moving[job.id], self.running[job.id], self.jobs[job.id]
         self.inflight_tokens -= job.prompt
+        self.cut_wanted = bool(self.flights)
         self._give(job, job.held)

@@ -51,6 +51,7 @@ class Runtime:
         self.able: dict[tuple[str, str], dict[str, Pool]] = {}
         self.flows: dict[int, Flow] = {}
         self.outside: deque[Request] = deque()
+        self.letting_in = False
         self.timers: list[tuple[float, int, Any]] = []
         self.touched: list[Any] = []
         self.sequence = self.waits = 0
@@ -79,9 +80,9 @@ class Runtime:
         if self.stale:
             self._tick_views(now)
         plan: Plan | None = server.plan(now)
-        if plan is not None and plan.slices:
+        if server.preempted or (plan is not None and plan.slices):
             self.home[server.index].changed(server)
-        elif plan is None and server.wake < inf:
+        if plan is None and server.wake < inf:
             if not server.wake > now:
                 raise PolicyError(
                     f"policy {server.policy} on {server.name} runs nothing at {now} s and wants to be asked again at "
@@ -111,16 +112,24 @@ class Runtime:
         """The next moment `tick` wants to be called."""
         return self.timers[0][0] if self.timers else inf
 
-    def tick(self, now: float) -> None:
-        """Do what was put off until now: jobs told to come later, servers that wait on purpose."""
+    def tick(self, now: float) -> bool:
+        """Do what was put off until now: jobs told to come later, servers that wait on purpose. False: nothing that
+        still matters was due."""
+        due = False
         while self.timers and self.timers[0][0] <= now:
             self._watch()
-            _, _, what = heappop(self.timers)
-            if isinstance(what, LiveJob):
-                if not what.doomed:
+            at, _, what = heappop(self.timers)
+            if not isinstance(what, LiveJob):
+                if what.wake == at:  # else it has been asked meanwhile
+                    self.touched.append(what)
+                    due = True
+            elif not what.doomed:
+                due = True
+                if what.attempt:  # it was in already when its server died
+                    self._route(what, self.pools[what.pool], now)
+                else:
                     self._offer(what, now)
-            else:
-                self.touched.append(what)
+        return due
 
     def _watch(self) -> None:
         """Timers that ring on and on while nothing runs and nobody comes end the run."""
@@ -133,10 +142,16 @@ class Runtime:
         self.waits, self.moved = 0, moved
 
     def cancel(self, request: int, now: float, reason: str = "cancelled") -> None:
-        """Give a request up, in whatever state its jobs are; unknown or finished ones are left alone."""
-        flow = self.flows.get(request)
+        """Give a request up, in whatever state its jobs are; unknown or finished ones are left alone. `reason` goes
+        into the tables."""
+        if self.stale:
+            self._tick_views(now)
+        flow = self.flows.get(request) or self._from_outside(request)
         if flow is None:
             return
+        flow.cancelled = reason
+        if not flow.jobs:
+            self._close(flow, "cancelled", reason, now)
         for job in list(flow.jobs.values()):
             if job.doomed:
                 continue
@@ -150,6 +165,15 @@ class Runtime:
             self.home[server.index].changed(server)
             self.touched.append(server)
 
+    def _from_outside(self, request: int) -> Flow | None:
+        """A request that waits for others to end, as a flow that has not begun."""
+        waiting = next((one for one in self.outside if one.id == request), None)
+        if waiting is None:
+            return None
+        self.outside.remove(waiting)
+        flow = self.flows[request] = Flow(waiting, self.programs[waiting.program])
+        return flow
+
     def server_down(self, index: int, now: float) -> None:
         """A server died with everything in its memory; FaultPolicy says what becomes of its jobs."""
         if self.stale:
@@ -160,8 +184,14 @@ class Runtime:
         lost = server.fail(now)
         pool.board.mark(pool.slot[index], up=False)
         pool.changed(server)
+        self.touched.append(server)
         for job in lost:
-            self._lost(job, now)
+            if job.flow is None:  # the link died: what it moved stays where it was
+                handover = self.handovers.pop(job.id)
+                handover.stay(now, self._over)
+                self.touched += [handover.source, handover.target]
+            else:
+                self._lost(job, now)
 
     def server_up(self, index: int, now: float) -> None:
         """A server is back, empty."""
@@ -173,8 +203,12 @@ class Runtime:
         self.touched.append(server)
 
     def hand_over(self, job: LiveJob, target: Any, link: Any, bytes_per_token: int, now: float) -> None:
-        """Move a running job with its KV to the server `target` over `link`; see handover.py."""
+        """Move a decoding job with its KV to the server `target` over `link`; see handover.py."""
+        if self.stale:
+            self._tick_views(now)
         source = self.servers[job.server]
+        if job.lane is None and job.id not in source.paused:
+            raise ValueError(f"job {job.id} is not decoding on {source.name}: only decoding jobs can be handed over.")
         move = Handover(job, source, target, link, bytes_per_token)
         self.log.decide(GATEWAY, "hand_over", job.id, target.name, 0)
         self.touched.append(source)
@@ -185,15 +219,19 @@ class Runtime:
         parted, source.parted = source.parted, []
         for job in parted:
             self.sequence += 1
-            move = job.moving.depart(self.sequence, now)
-            self.touched.append(source)
+            handover = job.moving
+            move = handover.depart(self.sequence, now, self._over)
+            self.touched += [source, handover.target]
             if move is not None:
-                self.handovers[move.id] = job.moving
+                self.handovers[move.id] = handover
                 self.touched.append(self.servers[move.server])
 
     def _moved(self, move: LiveJob, now: float) -> None:
         handover = self.handovers.pop(move.id)
         handover.arrive(now, self._over)
+        job = handover.job
+        if job.server == handover.target.index:
+            job.pool = self.home[job.server].name
         self.touched += [handover.source, handover.target]
         for server in (handover.source, handover.target):
             self.home[server.index].changed(server)
@@ -209,14 +247,16 @@ class Runtime:
 
     def _advance(self, flow: Flow, now: float) -> None:
         jobs = flow.step(now)
-        if jobs is None:
+        if jobs is not None:
+            for job in jobs:
+                self._offer(job, now)
+        elif flow.failed is not None:  # the program ended on a reply that was no success
+            self._close(flow, flow.failed.status, flow.failed.reason, now)
+        else:
             self._close(flow, "finished", flow.last.reason if flow.last is not None else "", now)
-            return
-        for job in jobs:
-            self._offer(job, now)
 
     def _over(self, job: LiveJob, now: float) -> None:
-        """A job is over, one way or another: log it, and let its program go on if all went well."""
+        """A job is over, one way or another: log it, and let its program go on with the reply."""
         flow = job.flow
         if flow is None:
             self._moved(job, now)
@@ -224,11 +264,11 @@ class Runtime:
         self.log.jobs.append(self._row(job, now))
         if not flow.over(job):
             return
-        if flow.failed is None:
-            self._advance(flow, now)
-        else:
+        if flow.cancelled:
             flow.program.close()
-            self._close(flow, flow.failed.status, flow.failed.reason or flow.failed.doomed, now)
+            self._close(flow, "cancelled", flow.cancelled, now)
+        else:
+            self._advance(flow, now)
 
     def _close(self, flow: Flow, status: str, reason: str, now: float) -> None:
         request = flow.request
@@ -238,10 +278,18 @@ class Runtime:
         self.log.spill()
         if self.forget is not None:
             self.forget(request)
-        if self.outside:
+        if self.outside and not self.letting_in:
+            self._let_in(now)
+
+    def _let_in(self, now: float) -> None:
+        """Requests that waited for others to end. Some may be over at once, so this is a loop and never nests."""
+        assert self.concurrency is not None
+        self.letting_in = True
+        while self.outside and len(self.flows) < self.concurrency:
             waiting = self.outside.popleft()
             waiting.arrival = now
             self._enter(waiting, now)
+        self.letting_in = False
 
     def _row(self, job: LiveJob, now: float) -> tuple[Any, ...]:
         server = self.servers[job.server].name if job.server >= 0 else ""
@@ -368,14 +416,15 @@ class Runtime:
         return f"nothing moves any more: {len(self.flows)} requests wait for replies that never come."
 
     def abandon(self, now: float) -> None:
-        """The run ends here: what is still under way is logged as unfinished."""
+        """The run ends here: what is still under way is logged as unfinished, with what it had got by now."""
+        if self.flows:
+            for server in self.servers:
+                server.fail(now)
         for request in self.outside:
             self.flows[request.id] = Flow(request, self.programs[request.program])
         self.outside.clear()
         for flow in list(self.flows.values()):
             for job in list(flow.jobs.values()):
-                if job.lane is not None:
-                    job.lane.leave(job)
                 job.status = "unfinished"
                 self.log.jobs.append(self._row(job, now))
                 flow.over(job)

@@ -23,6 +23,7 @@ class Station:
         self.jobs: dict[int, LiveJob] = {}
         self.running: dict[int, LiveJob] = {}
         self.parted: list[LiveJob] = []
+        self.preempted = False
         self.up = True
         self.cut_wanted = False
         self.wake = inf

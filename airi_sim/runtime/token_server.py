@@ -30,6 +30,11 @@ def no_progress(_plan: Plan, _now: float) -> int:
     return 0
 
 
+def nothing_spent(_plan: Plan, _passes: int) -> tuple[float, float]:
+    """Of executors whose plans have no passes to look back on before they end."""
+    return 0.0, 0.0
+
+
 class TokenServer(Lifecycle):
     """A replica with `blocks` KV blocks of `block` tokens and `seats` sequences at most; see the module for the rules.
 
@@ -77,6 +82,7 @@ class TokenServer(Lifecycle):
         self.partials: list[list[LiveJob]] = [[] for _ in range(depth)]
         self.flights: list[Plan] = []
         self.progress: Callable[[Plan, float], int] = no_progress
+        self.spent: Callable[[Plan, int], tuple[float, float]] = nothing_spent
         self.up = True
         self.cut_wanted = False
         self.wake = inf
@@ -89,16 +95,17 @@ class TokenServer(Lifecycle):
     def attach(self, executor: Executor) -> None:
         """Know how far a plan in flight has come, and keep what only some executors ask for."""
         self.progress = executor.progress
+        self.spent = getattr(executor, "spent", nothing_spent)
         for lane in self.lanes:
             lane.ranked = getattr(executor, "ranks", True)
 
     def refuses(self, job: LiveJob) -> str:
         """Why this job can never run here; empty if it can."""
-        if job.tokens >= self.max_len:
-            return f"prompt of {job.tokens} tokens leaves no room in the limit of {self.max_len}"
-        if not self.chunked and job.tokens > self.limit:
+        if job.prompt >= self.max_len:
+            return f"prompt of {job.prompt} tokens leaves no room in the limit of {self.max_len}"
+        if not self.chunked and job.prompt > self.limit:
             return (
-                f"prompt of {job.tokens} tokens is over max_num_batched_tokens={self.limit} and chunked_prefill is off"
+                f"prompt of {job.prompt} tokens is over max_num_batched_tokens={self.limit} and chunked_prefill is off"
             )
         return ""
 
@@ -148,7 +155,7 @@ class TokenServer(Lifecycle):
         if self.depth > 1:
             return self._plan_lane(now)
         plan = self._attempt(now)
-        return self._again(now) if plan is None and self.preempted else plan
+        return self._again(now) if plan is None and (self.preempted or self.buried) else plan
 
     def _plan_lane(self, now: float) -> Plan | None:
         """A plan of a lane that has none in flight, the emptiest first: that keeps the stages even."""
@@ -157,17 +164,17 @@ class TokenServer(Lifecycle):
         for index in sorted(idle, key=lambda i: self.lanes[i].count + len(self.partials[i])):
             self.lane, self.partial = self.lanes[index], self.partials[index]
             plan = self._attempt(now)
-            if plan is None and self.preempted:
+            if plan is None and (self.preempted or self.buried):
                 plan = self._again(now)
             if plan is not None:
                 return plan
         return None
 
     def _again(self, now: float) -> Plan | None:
-        """A draft that only preempted: draft anew with the memory it gave back."""
+        """A draft that only preempted, or only met cancelled jobs: draft anew with what it gave back."""
         circles, plan = 0, None
-        while plan is None and self.preempted:
-            circles += not self.running
+        while plan is None and (self.preempted or self.buried):
+            circles += self.preempted and not self.running
             if circles > MOST_CIRCLES:
                 raise PolicyError(f"{self._who()} preempts in circles: all running jobs lose their memory, none runs.")
             plan = self._attempt(now)
@@ -175,7 +182,7 @@ class TokenServer(Lifecycle):
 
     def _attempt(self, now: float) -> Plan | None:
         self.now = now
-        self.decodes = self.closed = self.preempted = False
+        self.decodes = self.closed = self.preempted = self.buried = False
         self.budget = self.limit
         self.seats = self.max_seats - len(self.running)
         self.available = self.free
@@ -184,7 +191,7 @@ class TokenServer(Lifecycle):
             self.attention = self.context = 0
         if self.choices:
             self.choices = []
-        if self.incoming or self.adopted or self.resumed:
+        if self.incoming or self.adopted:
             self._welcome(now)
         self.batcher.form(self, self.queue, now)
         if self.free < 0:
@@ -200,7 +207,6 @@ class TokenServer(Lifecycle):
     def _welcome(self, now: float) -> None:
         """Jobs that came with their KV decode from this pass on; those on their way have a seat."""
         self.seats -= len(self.incoming)
-        self.resumed = []
         for job in self.adopted:
             self.rejoin(job, now, emitted=False)
             self.choices.append((job.id, "adopt"))
@@ -223,6 +229,8 @@ class TokenServer(Lifecycle):
     def _mixed(self, now: float) -> Plan:
         """A pass with prompts in it: it is made once, never repeated."""
         self._audit()
+        if len(self.running) > self.max_seats:
+            raise PolicyError(f"{self._who()} runs {len(self.running)} jobs, over max_num_seqs={self.max_seats}.")
         lane = self.lane
         sequences = lane.count if self.decodes else 0
         ends: list[LiveJob] = []
@@ -303,6 +311,8 @@ class TokenServer(Lifecycle):
             self.log.decide(self.name, self.policy, job_id, choice, self.passes)
         if self.pages is not None:
             plan.rows = list(self._rows(plan))
+        if self.resumed:
+            self.resumed = []
         self.flights.append(plan)
         self.cut_wanted = False
         return plan
@@ -322,7 +332,7 @@ class TokenServer(Lifecycle):
     # -- commit
 
     def commit(self, plan: Plan, outcome: Outcome, now: float) -> list[LiveJob]:
-        """Book what ran; returns the jobs that are over, in order of id."""
+        """Book what ran; returns the jobs that are over: those that stopped by id, then those that were let go."""
         self.flights.remove(plan)
         plan.live = self.decodes = False
         passes, stopped = outcome.passes, outcome.stopped
@@ -342,6 +352,7 @@ class TokenServer(Lifecycle):
                 job.sliced = 0
             for job in plan.ends:
                 self._begin(job, lane, now)
+        used = self.total - self.free
         if stopped:
             if len(stopped) > 1:
                 stopped.sort()
@@ -352,7 +363,7 @@ class TokenServer(Lifecycle):
             stopped = stopped + self.let_go(now)
         if not plan.sequences:
             self._watch(plan, bool(stopped))
-        self.record(plan, outcome, now)
+        self.record(plan, plan.start, now, passes, outcome.first_s, used)
         return stopped
 
     def _correct(self, lane: Lockstep, advanced: dict[Any, int]) -> None:
@@ -394,15 +405,6 @@ class TokenServer(Lifecycle):
         raise PolicyError(f"{self._who()} makes no progress: {STALL_PASSES} passes without a token (jobs {jobs}, ...).")
 
     # -- what the control plane may see
-
-    def kv_used(self, now: float) -> int:
-        """Blocks in use at `now`, also in the middle of a run of equal passes."""
-        used = self.total - self.free
-        if self.flights and self.flights[0].repeat > 1:
-            plan = self.flights[0]
-            lane = self.lanes[plan.lane]
-            used += lane.growth(self.progress(plan, now) + 1) - plan.reserved
-        return used
 
     def stuck(self) -> Any:
         """Jobs that are here although nothing is in flight (for the message of the watchdog)."""

@@ -74,8 +74,9 @@ class Board:
         self.changed.clear()
 
     def mark(self, i: int, up: bool) -> None:
-        """Replica `i` went down or came back."""
+        """Replica `i` went down or came back, empty."""
         self.dirty.add(i)
+        self.beliefs[i].ids.clear()
         self.live["up"][i] = int(up)
 
     def tick(self, now: float) -> None:
@@ -117,7 +118,7 @@ class Board:
 
     def matched(self, replica: int, job: Job) -> int:
         """See core.protocols.View."""
-        return self.beliefs[replica].matched(job.prefix) * self.hash_block
+        return min(job.prompt, self.beliefs[replica].matched(job.prefix) * self.hash_block)
 
     def routed(self, replica: int, job: Job) -> None:
         """A job went to `replica`: its prompt will be resident there."""
