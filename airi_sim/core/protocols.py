@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from airi_sim.core.types import Affine, Horizon, Item, Job, Outcome, Plan, Request, Verdict
+from airi_sim.core.types import Affine, Horizon, Job, Outcome, Plan, Verdict
 
 
 class View(Protocol):
@@ -287,11 +287,3 @@ class CostModel(Protocol):
     """How long a plan takes, in closed form: context enters linearly, so k equal passes sum exactly."""
 
     def affine(self, plan: Plan) -> Affine: ...
-
-
-class Arrivals(Protocol):
-    """Told of every request that enters, before the runtime is."""
-
-    def learn(self, item: Item) -> None: ...
-
-    def forget(self, request: Request) -> None: ...

@@ -14,7 +14,7 @@ class LengthScript:
     """Output lengths as the workload says them, by request; every generate call of a request gets the same one.
 
     Prompts are pseudo-random but fixed: the tokens under a prefix id depend on the id alone (`hash_block` tokens an
-    id), the rest on the seed, the request and the index of the call. Implements Script and Arrivals.
+    id), the rest on the seed, the request and the index of the call. Implements Script.
     """
 
     def __init__(self, hash_block: int = 512, seed: int = 0) -> None:
