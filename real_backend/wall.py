@@ -22,7 +22,7 @@ class Moment(NamedTuple):
     at: float
     order: int
     number: int
-    action: Callable[[float], None]
+    action: Callable[[float], object]
 
 
 class WallDriver:
