@@ -10,6 +10,10 @@ __all__ = ["check_policy", "load", "run"]
 _LAZY = {"run": "airi_sim.workbench.api", "load": "airi_sim.workbench.api", "check_policy": "airi_sim.workbench.check"}
 
 
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
 def __getattr__(name: str) -> Any:
     """`run`, `load` and `check_policy` on first use, so that `import airi_sim` stays light."""
     if name not in _LAZY:

@@ -230,7 +230,7 @@ class TokenServer(Lifecycle):
         """A pass with prompts in it: it is made once, never repeated."""
         self._audit()
         if len(self.running) > self.max_seats:
-            raise PolicyError(f"{self._who()} runs {len(self.running)} jobs, over max_num_seqs={self.max_seats}.")
+            raise PolicyError(f"{self._who()} runs {len(self.running)} jobs on {self.max_seats} seats (max_num_seqs).")
         lane = self.lane
         sequences = lane.count if self.decodes else 0
         ends: list[LiveJob] = []

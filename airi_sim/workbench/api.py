@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from airi_sim.core.errors import BadInput
 from airi_sim.results.run import Run
 from airi_sim.results.run import load as load_run
 from airi_sim.workbench.config import load_config, plain
@@ -17,6 +18,8 @@ def run(overrides: Sequence[str] = ()) -> Run:
     Returns the run folder as an object: `requests`, `jobs`, `plans`, `decisions` (frames), `summary` (dict),
     `plot.<picture>()`. Raises BadInput with one sentence where the input cannot be used.
     """
+    if isinstance(overrides, str):
+        raise BadInput(f"airi_sim.run takes a list of overrides: airi_sim.run([{overrides!r}]).")
     config = load_config(overrides)
     folder = Path(config.hydra.run.dir)
     execute(plain(config), folder)

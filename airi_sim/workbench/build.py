@@ -63,11 +63,13 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
     plans = sized_pools(config, workload.hash_block, backend)
     pools = [_pool(plan, config, log, backend, _first(plans, i)) for i, plan in enumerate(plans)]
     policy = config["policy"]
+    model_router = maker("model_router", policy["model_router"])()
+    check_model_router(model_router, [pool.name for pool in pools])
     runtime = Runtime(
         pools,
         log,
         admission=maker("admission", policy["admission"])(),
-        model_router=maker("model_router", policy["model_router"])(),
+        model_router=model_router,
         faults=maker("fault", policy["fault"])(),
         programs=Programs(),
         concurrency=concurrency,
@@ -79,7 +81,15 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
     ]
     make_driver = getattr(backend, "driver", None) or Driver
     driver = make_driver(runtime, executors, learn=script.learn, progress=progress)
-    return World(workload, runtime, driver, log, backend, plans)
+    warnings = [text for plan in plans for text in plan.warnings]
+    return World(workload, runtime, driver, log, backend, plans, warnings)
+
+
+def check_model_router(model_router: Any, pools: list[str]) -> None:
+    """BadInput if it names a pool that does not exist."""
+    named = getattr(model_router, "pool", None)
+    if isinstance(named, str) and named not in pools:
+        raise unknown("pool of policy.model_router", named, pools)
 
 
 def build_workload(config: Mapping[str, Any]) -> tuple[Any, int | None]:

@@ -49,7 +49,7 @@ def load_comparison(folder: Path, name: str, repeat: bool = True) -> Comparison:
 
 def load_comparisons(folder: Path) -> list[Comparison]:
     """The comparisons that `airi compare` left in a folder, by name; none if it is no such folder."""
-    places = sorted(path.parent for path in folder.glob("**/parity.json"))
+    places = sorted(path.parent for path in [*folder.glob("parity.json"), *folder.glob("*/parity.json")])
     return [load_comparison(place, str(place.relative_to(folder)) if place != folder else "") for place in places]
 
 

@@ -32,6 +32,9 @@ def compare_all(config: Mapping[str, Any], folder: Path) -> list[Comparison]:
     check_clock(config, "compare")
     check_profile(config)
     sets = config["compare"]["policies"] or {"": {}}
+    for name in sets:
+        if "/" in str(name):
+            raise BadInput(f"compare.policies: the set '{name}' has a slash in its name, which names a folder too.")
     configs = {str(name): with_policies(config, chosen) for name, chosen in sets.items()}
     return [compare_one(name, one, folder / name) for name, one in configs.items()]
 

@@ -30,7 +30,7 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
     for override in parsed:
         _check_override(override)
     try:
-        config = _composed([_opened(override) for override in parsed])
+        config = _composed([text for override in parsed for text in _opened(override)])
         OmegaConf.set_struct(config, False)
         _drop_old_arguments(config, parsed)
         _check_added(parsed)
@@ -120,14 +120,15 @@ def _is_policy_key(override: Override) -> bool:
     return override.key_or_group.startswith("policy.")
 
 
-def _opened(override: Override) -> str:
+def _opened(override: Override) -> list[str]:
     """Keys may be new under policy.* and where one names things: Hydra wants a plus sign for that, users should not
-    have to know."""
-    text = str(override.input_line)
-    named = override.key_or_group.startswith(NAMED_BY_USERS)
-    if override.is_delete() or not (named or _is_policy_key(override)):
-        return text
-    return "++" + text.lstrip("+")
+    have to know. A whole mapping of named things takes the place of the old one, where Hydra would merge the two."""
+    text, key = str(override.input_line), override.key_or_group
+    if override.is_delete() or not (key.startswith(NAMED_BY_USERS) or _is_policy_key(override)):
+        return [text]
+    if key in NAMED_BY_USERS:
+        return [f"++{key}=null", "++" + text.lstrip("+")]
+    return ["++" + text.lstrip("+")]
 
 
 def _drop_old_arguments(config: DictConfig, overrides: list[Override]) -> None:

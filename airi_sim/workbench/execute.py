@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from airi_sim import __version__
 from airi_sim.core.errors import BadInput
+from airi_sim.core.log import TABLES
 from airi_sim.engine.backends import Backend
 from airi_sim.results.metrics import summarise, write_summary
 from airi_sim.results.tables import write_tables
@@ -26,6 +27,9 @@ from airi_sim.workbench.measurements import write_measurements
 from airi_sim.workbench.paths import PACKAGE
 from airi_sim.workbench.prices import prices_of
 from airi_sim.workbench.progress import Progress
+
+OUTPUTS = ("report.html", "timeline.json.gz", "measurements.parquet", *[f"{name}.parquet" for name in TABLES])
+"""Files of a run folder that not every run writes."""
 
 
 def execute(config: Mapping[str, Any], folder: Path, label: str = "") -> dict[str, Any]:
@@ -71,6 +75,8 @@ def write_run(config: Mapping[str, Any], folder: Path, world: World, summary: di
     try:
         with TemporaryDirectory(prefix=".airi-", dir=folder) as staging:
             _write_files(config, Path(staging), world, summary)
+            for name in OUTPUTS:  # what an earlier run left here is not about this one
+                (folder / name).unlink(missing_ok=True)
             for file in sorted(Path(staging).iterdir()):
                 file.replace(folder / file.name)
     except BaseException:

@@ -25,6 +25,16 @@ class PoolPlan:
     deployment: Deployment
     server: dict[str, Any]
     policies: dict[str, Mapping[str, Any]]
+    room: int = 0
+    """KV blocks that the memory of the accelerator leaves; 0 where that is not known."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What one should doubt about it."""
+        blocks = self.deployment.kv_blocks
+        if not 0 < self.room < blocks:
+            return []
+        return [f"pool '{self.deployment.name}' has {blocks:,} KV blocks, but its memory leaves {self.room:,}."]
 
 
 def plan_pools(config: Mapping[str, Any], hash_block: int, measured: bool) -> list[PoolPlan]:
@@ -69,7 +79,7 @@ def _plan(key: str, pool: Mapping[str, Any], config: Mapping[str, Any], hash_blo
     accelerator, serving = _part(config, pool, "accelerator"), instantiate(config["serving"], "serving")
     tp = pool.get("tp", 1)
     precision = config["backend"]["precision"] if measured else config["precision"]
-    blocks = server["kv_blocks"] or 0
+    blocks, room = server["kv_blocks"] or 0, 0
     if kind == "generate" and model is not None and not measured:
         room = kv_blocks(
             model, accelerator, serving, config["precision"], tp, server["block_size"],
@@ -81,7 +91,7 @@ def _plan(key: str, pool: Mapping[str, Any], config: Mapping[str, Any], hash_blo
         server["block_size"], blocks, server["max_num_seqs"], server["max_num_batched_tokens"],
         server["prefix_caching"], hash_block, dict(pool.get("service") or {}),
     )  # fmt: skip
-    return PoolPlan(deployment, server, _policies(key, pool.get("policy") or {}, config))
+    return PoolPlan(deployment, server, _policies(key, pool.get("policy") or {}, config), room)
 
 
 def _part(config: Mapping[str, Any], pool: Mapping[str, Any], group: str) -> Any:

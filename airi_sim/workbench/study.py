@@ -103,19 +103,25 @@ def write(found: list[Cell], path: Path) -> None:
         rows.writerow(["load", "policies", "figure", "mean", "low", "high", "difference", "d_low", "d_high", "clear"])
         for cell in found:
             change = cell.difference
-            paired = [change.mean, change.low, change.high, change.clear] if change is not None else [""] * 4
+            paired = [change.mean, change.low, change.high, change.clear and varies(cell)] if change else [""] * 4
             rows.writerow(
                 [cell.load, cell.policies, cell.figure, cell.mean.mean, cell.mean.low, cell.mean.high, *paired]
             )
 
 
 def text_of(found: list[Cell], first: str) -> str:
-    """A line a cell, load by load; a star where the interval of the difference leaves zero out."""
+    """A line a cell, load by load; a star where the interval of the difference leaves zero out, and no interval where
+    the seeds change nothing (a recorded trace under policies that draw nothing)."""
     lines = []
     for load in dict.fromkeys(cell.load for cell in found):
-        lines.append(f"== load {load:g} (differences to {first}, 95 % intervals over paired seeds) ==")
+        lines.append(f"== load {load:g}: mean over seeds, difference to {first} [95 % interval of paired seeds] ==")
         lines += [line(cell) for cell in found if cell.load == load]
     return "\n".join(lines)
+
+
+def varies(cell: Cell) -> bool:
+    """Whether the seeds changed anything: without that an interval says nothing."""
+    return cell.mean.low < cell.mean.high
 
 
 def line(cell: Cell) -> str:
@@ -123,7 +129,9 @@ def line(cell: Cell) -> str:
     text = f"{cell.policies:24} {cell.figure:24} {show(cell.mean.mean):>10}"
     if cell.difference is None:
         return text
-    star = " *" if cell.difference.clear else ""
+    if not varies(cell):
+        return f"{text}   {show(cell.difference.mean):>10}  (every seed gave the same: no interval)"
+    star = " * (0 is outside)" if cell.difference.clear else ""
     return (
         f"{text}   {show(cell.difference.mean):>10}  [{show(cell.difference.low)}, {show(cell.difference.high)}]{star}"
     )

@@ -218,6 +218,6 @@ def test_a_batcher_cannot_raise_its_seats() -> None:
             super().form(draft, queue, now)
 
     runtime, driver, _, items = start(Setup(workload(0, 20, 100.0, 50, 30), batcher=Greedy, seats=2))
-    with pytest.raises(PolicyError, match="max_num_seqs=2"):
+    with pytest.raises(PolicyError, match="on 2 seats"):
         driver.run(iter(items))
     assert runtime.servers[0].max_seats == 2

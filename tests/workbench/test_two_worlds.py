@@ -236,9 +236,9 @@ class LongApart:
 def test_twelve_lines_outside_the_package_run_in_both_worlds(
     airi: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "my_router.py").write_text(MY_ROUTER)
+    (tmp_path / "long_apart.py").write_text(MY_ROUTER)
     monkeypatch.chdir(tmp_path)
-    mine = ("policy.router._target_=my_router.LongApart", "policy.router.tokens=40")
+    mine = ("policy.router._target_=long_apart.LongApart", "policy.router.tokens=40")
     small = ("model=tiny", "precision=fp32", "pool.replicas=3", "server.kv_blocks=200", "server.max_num_seqs=8")
     load_ = ("workload.n=12", "workload.rate=50", "workload.input.mean=50", "workload.output.max=4")
     taken = []

@@ -92,11 +92,11 @@ class Watched(Runtime):
             raise Breach("progress", f"{server.name} ran {STALLED} passes in a row without a single token coming out")
         _audit_memory(server)
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: float) -> bool:
         self.ticks += 1
         if self.ticks > TICKS:
             raise Breach("progress", f"jobs were told to come back later {TICKS} times and still nothing is over")
-        super().tick(now)
+        return super().tick(now)
 
 
 def _audit_plan(server: TokenServer, plan: Plan) -> None:

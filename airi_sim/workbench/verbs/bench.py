@@ -21,7 +21,12 @@ from airi_sim.workload.data import find
 
 REPLICAS = {"W1": 1, "W2": 4, "W3": 1, "W1_10k_r64": 64}
 """Named traces and the replicas they are meant for."""
-GENERATED = {"W1": "w1", "W2": "w2", "W3": "w3"}
+GENERATED: dict[str, tuple[str, dict[str, Any]]] = {
+    "W1": ("w1", {}),
+    "W2": ("w2", {}),
+    "W3": ("w3", {}),
+    "W1_10k_r64": ("w1", {"rate": 512.0}),
+}
 """What stands in for a trace that is not in the data folder."""
 
 
@@ -78,10 +83,9 @@ def prepare(config: Mapping[str, Any], name: str) -> tuple[dict[str, Any], str]:
         source = "trace"
         copy["workload"] = {**group_node("workload", "trace", copy["seed"], copy["data"]["dir"]), "path": name}
     except BadInput:
-        if name not in GENERATED:
-            raise
+        group, other = GENERATED[name]
         source = "generated"
-        copy["workload"] = group_node("workload", GENERATED[name], copy["seed"], copy["data"]["dir"])
+        copy["workload"] = {**group_node("workload", group, copy["seed"], copy["data"]["dir"]), **other}
     copy["workload"]["tenants"] = tenants
     return copy, source
 

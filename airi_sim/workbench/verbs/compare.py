@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
+from airi_sim.core.errors import BadInput
 from airi_sim.results.compare import format_table
 from airi_sim.workbench.compared import Comparison
 from airi_sim.workbench.comparison import compare_all
@@ -20,6 +23,7 @@ def command(overrides: Sequence[str], show: bool = False) -> int:
     config = load_config([*overrides] if named else ["backend=torch", *overrides])
     if show:
         return show_config(config)
+    check_sets(overrides, config)
     folder = Path(config.hydra.run.dir)
     found = compare_all(plain(config), folder)
     checks = [check for comparison in found for check in checks_of(comparison)]
@@ -27,8 +31,20 @@ def command(overrides: Sequence[str], show: bool = False) -> int:
     report = report_comparison(found, folder)
     print("\n\n".join([text_of(comparison) for comparison in found]))
     print(f"\nreport: {report}")
-    print("next: swap a policy, e.g. policy/queue=sjf, or write your own: docs/extending.md shows one in 12 lines.")
+    print("next: compare others, e.g. compare.policies='{sjf: {queue: sjf}}', or your own: docs/extending.md has one.")
     return 0 if all(check["passed"] for check in checks) else 1
+
+
+def check_sets(overrides: Sequence[str], config: DictConfig) -> None:
+    """BadInput where a policy of the command line would go unheard, because the sets of the config replace it."""
+    sets = config.compare.policies
+    for word in overrides:
+        kind = word.lstrip("+").removeprefix("policy/").removeprefix("policy.").partition("=")[0].partition(".")[0]
+        if word.lstrip("+").startswith(("policy/", "policy.")) and sets and any(kind in one for one in sets.values()):
+            raise BadInput(
+                f"'{word}' would go unheard: the sets of compare.policies choose the {kind}; add compare.policies=null "
+                "to compare this one config, or name your own sets with compare.policies={name: {...}}."
+            )
 
 
 def checks_of(comparison: Comparison) -> list[dict[str, Any]]:
