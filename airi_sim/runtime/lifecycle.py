@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from airi_sim.core.protocols import Queue
 from airi_sim.core.types import Plan
 from airi_sim.runtime.draft import Drafting
 from airi_sim.runtime.job import LiveJob
+from airi_sim.runtime.lockstep import Lockstep
 from airi_sim.runtime.prefix import Pages, PrefixCache
 
 
 class Lifecycle(Drafting):
-    """The rare half of a TokenServer."""
+    """What happens to the jobs of a TokenServer, and the rare half of its life."""
 
     make_queue: Callable[[], Queue]
     progress: Callable[[Plan, float], int]
@@ -63,6 +65,32 @@ class Lifecycle(Drafting):
             lane = self.lanes[plan.lane]
             used += lane.growth(self.progress(plan, now) + 1) - plan.reserved
         return used
+
+    def begin(self, job: LiveJob, lane: Lockstep, now: float) -> None:
+        """The prompt is done and the first token out: the job decodes from now on."""
+        if job.first < 0:
+            job.first = now
+        job.out += 1
+        job.joined_s, job.joined_pass, job.emitted = now, lane.passes, True
+        lane.join(job, job.tokens)
+        cache = self.cache
+        if cache is not None and job.hashes:
+            known = len(job.own)
+            new = cache.insert(job.hashes[known : job.prompt // (cache.unit * self.block)])
+            job.own += new
+            if self.pages is not None:
+                self.pages.publish(job, new)
+
+    def correct(self, lane: Lockstep, advanced: dict[Any, int]) -> None:
+        """Jobs that got another number of tokens than one."""
+        for job, tokens in advanced.items():
+            self.grow(lane.shift(job, tokens - 1))
+
+    def grow(self, blocks: int) -> None:
+        """Decoding jobs took (or, if negative, did not need) blocks beyond those reserved at the draft."""
+        self.free -= blocks
+        if self.cache is not None:
+            self._claim(blocks)
 
     def end(self, job: LiveJob, status: str, now: float) -> None:
         """A running job is over, in whatever state it is."""

@@ -341,17 +341,17 @@ class TokenServer(Lifecycle):
             if self.account is not None:
                 self._settle(plan, passes)
             if passes > 1 or self.lookahead:
-                self._grow(lane.growth(passes) - plan.reserved)
+                self.grow(lane.growth(passes) - plan.reserved)
             lane.passes += passes
             lane.context += passes * lane.count
             if outcome.advanced:
-                self._correct(lane, outcome.advanced)
+                self.correct(lane, outcome.advanced)
         self.passes += passes
         if plan.slices:
             for job, _ in plan.slices:
                 job.sliced = 0
             for job in plan.ends:
-                self._begin(job, lane, now)
+                self.begin(job, lane, now)
         used = self.total - self.free
         if stopped:
             if len(stopped) > 1:
@@ -365,32 +365,6 @@ class TokenServer(Lifecycle):
             self._watch(plan, bool(stopped))
         self.record(plan, plan.start, now, passes, outcome.first_s, used)
         return stopped
-
-    def _correct(self, lane: Lockstep, advanced: dict[Any, int]) -> None:
-        """Jobs that got another number of tokens than one."""
-        for job, tokens in advanced.items():
-            self._grow(lane.shift(job, tokens - 1))
-
-    def _grow(self, blocks: int) -> None:
-        """Decoding jobs took (or, if negative, did not need) blocks beyond those reserved at the draft."""
-        self.free -= blocks
-        if self.cache is not None:
-            self._claim(blocks)
-
-    def _begin(self, job: LiveJob, lane: Lockstep, now: float) -> None:
-        """The prompt is done and the first token out: the job decodes from now on."""
-        if job.first < 0:
-            job.first = now
-        job.out += 1
-        job.joined_s, job.joined_pass, job.emitted = now, lane.passes, True
-        lane.join(job, job.tokens)
-        cache = self.cache
-        if cache is not None and job.hashes:
-            known = len(job.own)
-            new = cache.insert(job.hashes[known : job.prompt // (cache.unit * self.block)])
-            job.own += new
-            if self.pages is not None:
-                self.pages.publish(job, new)
 
     def _watch(self, plan: Plan, ended: bool) -> None:
         """A run in which nothing ever moves ends with an error instead of hanging."""
