@@ -46,7 +46,7 @@ class Gateway:
         self.able: dict[tuple[str, str], dict[str, Pool]] = {}
         self.flows: dict[int, Flow] = {}
         self.outside: deque[Request] = deque()
-        self.letting_in = False
+        self.ready: deque[Flow] = deque()
         self.timers: list[tuple[float, int, Any]] = []
         self.touched: list[Any] = []
         self.sequence = self.waits = 0
@@ -65,6 +65,15 @@ class Gateway:
         self._advance(flow, now)
 
     def _advance(self, flow: Flow, now: float) -> None:
+        """Let a program go on. A call may be over at once (refused), so this is a line and never nests."""
+        self.ready.append(flow)
+        if len(self.ready) > 1:
+            return
+        while self.ready:
+            self._step(self.ready[0], now)
+            self.ready.popleft()
+
+    def _step(self, flow: Flow, now: float) -> None:
         jobs = flow.step(now)
         if jobs is not None:
             for job in jobs:
@@ -97,18 +106,10 @@ class Gateway:
         self.log.spill()
         if self.forget is not None:
             self.forget(request)
-        if self.outside and not self.letting_in:
-            self._let_in(now)
-
-    def _let_in(self, now: float) -> None:
-        """Requests that waited for others to end. Some may be over at once, so this is a loop and never nests."""
-        assert self.concurrency is not None
-        self.letting_in = True
-        while self.outside and len(self.flows) < self.concurrency:
+        if self.outside and self.concurrency is not None and len(self.flows) < self.concurrency:
             waiting = self.outside.popleft()
             waiting.arrival = now
             self._enter(waiting, now)
-        self.letting_in = False
 
     def _row(self, job: LiveJob, now: float) -> tuple[Any, ...]:
         server = self.servers[job.server].name if job.server >= 0 else ""

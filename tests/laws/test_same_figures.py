@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airi_sim.core.errors import PolicyError
+from airi_sim.core.errors import BadInput, PolicyError
 from airi_sim.core.types import Call, Horizon, Item, Request
 from airi_sim.engine.driver import Device
 from airi_sim.policies.admission import TokenBucket
@@ -120,6 +120,15 @@ def test_a_request_that_waits_outside_can_be_cancelled() -> None:
     assert {row[0]: (row[11], row[12]) for row in log.requests}[2] == ("cancelled", "gave up")
 
 
+def test_a_cancellation_outside_lets_nobody_in_early() -> None:
+    runtime, driver, log, items = start(Setup([Item(Request(i, 0.0, 100), 20) for i in range(4)]))
+    runtime.concurrency = 1
+    driver.at(0.05, lambda: runtime.cancel(3, 0.05))
+    driver.run(iter(items))
+    ran = sorted((row[5], row[7]) for row in log.requests if row[11] == "finished")
+    assert all(first[1] <= second[0] for first, second in pairwise(ran))
+
+
 def test_a_program_hears_of_a_failure_and_may_fall_back() -> None:
     def fall_back(request: Request) -> Any:
         reply = yield Call("generate", 10**9)
@@ -132,6 +141,16 @@ def test_a_program_hears_of_a_failure_and_may_fall_back() -> None:
     empty(runtime)
     assert log.requests[0][11] == "finished"
     assert [row[14] for row in log.jobs] == ["rejected", "finished"]
+
+
+def test_a_program_that_tries_for_ever_ends_with_a_sentence() -> None:
+    def again(_: Request) -> Any:
+        while True:
+            yield Call("generate", 10**9)
+
+    _, driver, _, items = start(Setup([Item(Request(0, 0.0, 100), 20)], programs={"chat": again}))
+    with pytest.raises(BadInput, match="its program does not end"):
+        driver.run(iter(items))
 
 
 class Patient(Static):
