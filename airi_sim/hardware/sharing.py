@@ -7,16 +7,14 @@ constant, so the moment at which a flow has sent its last byte is exact.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 
-Wire = Hashable
 
-
-def max_min(routes: Sequence[Sequence[Wire]], capacity: Mapping[Wire, float]) -> list[float]:
+def max_min(routes: Sequence[Sequence[str]], capacity: Mapping[str, float]) -> list[float]:
     """The max-min fair rate of each route in bytes/s; one that crosses no wire is infinitely fast."""
     rates = [inf] * len(routes)
-    crossing: dict[Wire, dict[int, None]] = {}
+    crossing: dict[str, dict[int, None]] = {}
     for i, route in enumerate(routes):
         for wire in route:
             crossing.setdefault(wire, {})[i] = None
@@ -39,7 +37,7 @@ class Flow:
 
     __slots__ = ("end", "left", "number", "rate", "route", "since")
 
-    def __init__(self, route: Sequence[Wire], size: float) -> None:
+    def __init__(self, route: Sequence[str], size: float) -> None:
         self.route = tuple(dict.fromkeys(route))
         self.left = float(size)
         self.number = -1
@@ -57,10 +55,10 @@ class Sharing:
     """The flows under way over wires of known `capacity` (bytes/s). Time is an argument and must not run backwards;
     `settle` must be called at `wakeup()`, before anything else changes at that moment."""
 
-    def __init__(self, capacity: Mapping[Wire, float]) -> None:
+    def __init__(self, capacity: Mapping[str, float]) -> None:
         self.capacity = capacity
         self.flows: dict[int, Flow] = {}
-        self.on: dict[Wire, dict[int, Flow]] = {}
+        self.on: dict[str, dict[int, Flow]] = {}
         self.begun = 0
 
     def begin(self, flow: Flow, now: float) -> list[Flow]:
