@@ -1,4 +1,4 @@
-"""One way to read a column, whatever holds the table: rows of the log, a data frame, or an Arrow table."""
+"""One way to read a column, whatever holds the table: rows of the log, a data frame, an Arrow table, or a file."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Texts = NDArray[np.object_]
 
 
 class Columns:
-    """A table of the log, read by column. `table` is a list of row tuples, a pandas DataFrame or a pyarrow Table; it
-    must not change while it is read. Arrays are kept for the next time: do not write to them."""
+    """A table of the log, read by column. `table` is a list of row tuples, a pandas DataFrame, a pyarrow Table or a
+    tables.StoredTable; it must not change while it is read. Arrays are kept for the next time: do not write to them."""
 
     def __init__(self, name: str, table: Any) -> None:
         self.name = name
@@ -60,7 +60,7 @@ class Columns:
             return _from_rows(self.table, self.names.index(column), kind)
         cells = self.table[column]
         if hasattr(cells, "to_pylist"):
-            return cells.to_numpy().astype(kind)
+            return _from_arrow(cells, kind)
         return cells.to_numpy(dtype=kind, na_value=np.nan if kind is np.float64 else None)
 
 
@@ -73,6 +73,15 @@ def _from_rows(rows: list[tuple[Any, ...]], place: int, kind: Any) -> Any:
         return np.fromiter(map(itemgetter(place), rows), kind, len(rows))
     except TypeError:  # None somewhere: the slower constructor reads it as nan
         return np.array([row[place] for row in rows], dtype=kind)
+
+
+def _from_arrow(cells: Any, kind: Any) -> Any:
+    """Texts that are stored as places in a dictionary stay few: the rows share them."""
+    whole = cells.combine_chunks()
+    if not hasattr(whole, "dictionary"):
+        return whole.to_numpy(zero_copy_only=False).astype(kind, copy=False)
+    names = np.array([*whole.dictionary.to_pylist(), None], dtype=object)
+    return names[whole.indices.fill_null(len(names) - 1).to_numpy()]
 
 
 def codes(texts: Texts) -> tuple[list[str], Ints]:
