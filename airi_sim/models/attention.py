@@ -8,19 +8,10 @@ from typing import Any
 
 from airi_sim.core.errors import BadInput
 from airi_sim.models.config import count, kind_of, number
+from airi_sim.models.families import LINEAR, OUT_BIAS, PERIOD, QK_NORM, QKV_BIAS, QKV_BIAS_ONLY, WHOLE_QK_NORM
 from airi_sim.models.layers import Attention
 
-FULL, SLIDING, CHUNKED, LINEAR = "full_attention", "sliding_attention", "chunked_attention", "linear_attention"
-PERIOD = {
-    "gemma2": 2, "gemma3": 6, "gemma3_text": 6, "gemma4_text": 6, "gemma3n_text": 5, "gpt_oss": 2, "cohere2": 4,
-    "olmo3": 4, "llama4_text": 4, "exaone4": 4, "qwen3_next": 4, "qwen3_5_text": 4, "qwen3_5_moe_text": 4,
-}  # fmt: skip
-"""Every how manieth layer attends to all tokens, where the config does not list its layers."""
-
-QKV_BIAS = ("qwen2", "qwen2_moe", "qwen2_vl_text", "qwen2_5_vl_text", "gpt2", "opt", "gpt_bigcode", "phi", "chatglm")
-OUT_BIAS = ("gpt2", "opt", "gpt_bigcode", "phi")
-QK_NORM = ("qwen3", "gemma3", "gemma4", "exaone4", "hunyuan_v1")
-WHOLE_QK_NORM = ("olmo2", "olmo3", "olmoe", "minimax_m2")
+FULL, SLIDING, CHUNKED, RECURRENT = "full_attention", "sliding_attention", "chunked_attention", "linear_attention"
 
 
 def attentions(text: Mapping[str, Any]) -> list[Attention]:
@@ -32,15 +23,15 @@ def attentions(text: Mapping[str, Any]) -> list[Attention]:
 
 
 def layer_types(text: Mapping[str, Any]) -> list[str]:
-    """One of FULL, SLIDING, CHUNKED, LINEAR a layer: `layer_types`, or the rule of the architecture."""
+    """One of FULL, SLIDING, CHUNKED, RECURRENT a layer: `layer_types`, or the rule of the architecture."""
     layers = count(text, "num_hidden_layers")
     listed = text.get("layer_types")
     if listed is None:
         return [_type(text, layer) for layer in range(layers)]
-    if len(listed) != layers or not {*listed} <= {FULL, SLIDING, CHUNKED, LINEAR}:
+    if len(listed) != layers or not {*listed} <= {FULL, SLIDING, CHUNKED, RECURRENT}:
         raise BadInput(
             f"layer_types of the model config must name {layers} layers, each one of {FULL}, {SLIDING}, {CHUNKED} or "
-            f"{LINEAR}: it names {len(listed)}, among them {', '.join(sorted({*map(str, listed)}))}."
+            f"{RECURRENT}: it names {len(listed)}, among them {', '.join(sorted({*map(str, listed)}))}."
         )
     return [str(name) for name in listed]
 
@@ -52,8 +43,8 @@ def _type(text: Mapping[str, Any], layer: int) -> str:
     local = bool((layer + 1) % period) if period else layer >= _first_sliding(text)
     if not local:
         return FULL
-    if kind.startswith(("qwen3_next", "qwen3_5")):
-        return LINEAR
+    if kind.startswith(LINEAR):
+        return RECURRENT
     return CHUNKED if text.get("attention_chunk_size") else SLIDING
 
 
@@ -63,7 +54,7 @@ def _first_sliding(text: Mapping[str, Any]) -> int:
 
 
 def _of(text: Mapping[str, Any], name: str) -> Attention:
-    if name == LINEAR:
+    if name == RECURRENT:
         return _linear(text)
     made = _latent(text) if text.get("kv_lora_rank") else _grouped(text)
     if name == FULL:
@@ -83,15 +74,18 @@ def _grouped(text: Mapping[str, Any]) -> Attention:
     kind, heads = kind_of(text), count(text, "num_attention_heads")
     bias = bool(text.get("attention_bias") or text.get("use_bias"))
     single = kind in ("falcon", "gpt_bigcode") and text.get("multi_query") and not text.get("new_decoder_architecture")
+    kv_heads = 1 if single else number(text, "num_key_value_heads") or heads
+    if heads % kv_heads:
+        raise BadInput(f"the model config has {heads} attention heads, which {kv_heads} key-value heads cannot share.")
     return Attention(
         heads=heads,
-        kv_heads=1 if single else number(text, "num_key_value_heads") or heads,
+        kv_heads=kv_heads,
         head_dim=number(text, "head_dim") or count(text, "hidden_size") // heads,
         qkv_bias=bias or bool(text.get("qkv_bias")) or kind in QKV_BIAS,
-        out_bias=(bias and kind not in ("qwen2", "qwen2_moe", "glm4_moe")) or kind in OUT_BIAS,
+        out_bias=bool(text.get("attention_out_bias", bias and kind not in QKV_BIAS_ONLY)) or kind in OUT_BIAS,
         qk_norm=_qk_norm(text),
         sinks=kind == "gpt_oss",
-        gate=kind.startswith(("qwen3_next", "qwen3_5")),
+        gate=kind.startswith(LINEAR),
     )
 
 
@@ -106,7 +100,7 @@ def _qk_norm(text: Mapping[str, Any]) -> str:
 def _global(text: Mapping[str, Any], made: Attention) -> Attention:
     """Gemma 4: the layers that attend to all tokens have fewer and wider heads, and may share keys with values."""
     shared = bool(text.get("attention_k_eq_v"))
-    wide = number(text, "global_head_dim") or made.head_dim
+    wide = number(text, "global_head_dim") or (512 if kind_of(text) == "gemma4_text" else made.head_dim)
     heads = number(text, "num_global_key_value_heads") if shared else 0
     return replace(made, head_dim=wide, kv_heads=heads or made.kv_heads, keys_are_values=shared)
 

@@ -41,8 +41,12 @@ def count(text: Mapping[str, Any], key: str) -> int:
 
 
 def number(text: Mapping[str, Any], *keys: str) -> int:
-    """The first of these keys that is there and not 0; else 0."""
-    return next((int(text[key]) for key in keys if text.get(key)), 0)
+    """The first of these keys that is there and not 0; else 0. BadInput if it is negative."""
+    key = next((key for key in keys if text.get(key)), None)
+    found = int(text[key]) if key else 0
+    if found < 0:
+        raise BadInput(f"the model config has a negative '{key}' ({found}): it must be a whole number from 0.")
+    return found
 
 
 def kind_of(text: Mapping[str, Any]) -> str:

@@ -1,8 +1,4 @@
-"""Hugging Face config.json to the fields of a ModelSpec: every spelling of a key that is in use.
-
-Rules that a config leaves to the code of its architecture (which layers slide, what has a bias) are tables by
-`model_type` here; what is in no table is read as a Llama: gated MLP, grouped-query attention, two norms a layer.
-"""
+"""Hugging Face config.json to the fields of a ModelSpec: every spelling of a key that is in use."""
 
 from __future__ import annotations
 
@@ -13,27 +9,21 @@ from typing import Any
 from airi_sim.core.errors import BadInput
 from airi_sim.models.attention import attentions
 from airi_sim.models.config import count, kind_of, number, spelled
+from airi_sim.models.families import (
+    FOREIGN,
+    LEARNED_POSITIONS,
+    MLP_BIAS,
+    NORMS,
+    ROUTER_BIAS,
+    SHARED_GATE,
+    TIED,
+    UNGATED,
+)
 from airi_sim.models.layers import LayerKind, Mlp
 from airi_sim.models.precision import quantisation
 from airi_sim.models.vision import vision
 
 DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float8_e4m3fn": "fp8"}
-UNGATED = (
-    "gpt2", "gpt_neox", "gptj", "gpt_bigcode", "opt", "falcon", "phi", "starcoder2", "bloom", "mpt", "nemotron",
-    "apertus",
-)  # fmt: skip
-"""Architectures whose MLP has one projection in and one out."""
-
-NORMS = {
-    "gemma2": 4, "gemma3": 4, "gemma3_text": 4, "gemma4_text": 4, "glm4": 4, "olmo2": 2, "olmo3": 2, "cohere": 1,
-    "cohere2": 1, "gpt_neox": 4, "gpt2": 4, "opt": 4, "phi": 2, "starcoder2": 4, "falcon": 2, "nemotron": 4,
-}  # fmt: skip
-"""Norm vectors as wide as the model in one layer, biases of the norms counted; 2 where nothing is said."""
-
-FOREIGN = (
-    "mamba", "mamba2", "rwkv", "falcon_mamba", "jamba", "nemotron_h", "granitemoehybrid", "zamba2", "recurrent_gemma",
-)  # fmt: skip
-"""Architectures made of something else than attention and MLPs."""
 
 
 def fields(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,12 +43,10 @@ def fields(config: Mapping[str, Any]) -> dict[str, Any]:
         "precision": quantised.precision if quantised else _dtype(config, text),
         "quantisation": quantised,
         "vision": vision(config, hidden),
-        "positions": number(text, "max_position_embeddings") if kind_of(text) in LEARNED else 0,
+        "positions": number(text, "max_position_embeddings") if kind_of(text) in LEARNED_POSITIONS else 0,
+        "per_layer": number(text, "hidden_size_per_layer_input"),
+        "family": kind_of(text),
     }
-
-
-LEARNED = ("gpt2", "opt", "gpt_bigcode")
-"""Architectures with a learned table of positions."""
 
 
 def kinds(text: Mapping[str, Any]) -> tuple[LayerKind, ...]:
@@ -72,8 +60,8 @@ def _check_known(config: Mapping[str, Any], text: Mapping[str, Any]) -> None:
     kind = kind_of(text)
     if config.get("is_encoder_decoder") or kind in FOREIGN:
         raise BadInput(
-            f"'{kind}' is no decoder of attention and MLP layers: take a decoder-only transformer, such as those in "
-            "conf/model."
+            f"the architecture '{kind}' has parts that are not known here: take a decoder-only transformer of "
+            "attention and MLP layers, such as those in conf/model."
         )
 
 
@@ -84,8 +72,7 @@ def _dtype(config: Mapping[str, Any], text: Mapping[str, Any]) -> str:
 
 def _tied(config: Mapping[str, Any], text: Mapping[str, Any]) -> bool:
     """Some configs leave out what is the default of their architecture."""
-    default = kind_of(text).startswith(("gemma", "cohere", "gpt2", "opt", "starcoder2", "falcon", "gpt_bigcode"))
-    return bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", default)))
+    return bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", kind_of(text).startswith(TIED))))
 
 
 def _rope(text: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -109,30 +96,36 @@ def _longest(text: Mapping[str, Any]) -> int:
 
 
 def _norms(text: Mapping[str, Any], mlp: Mlp) -> int:
-    """Gemma 4 has three more norms around its experts."""
-    return NORMS.get(kind_of(text), 2) + 3 * bool(mlp.experts and text.get("enable_moe_block"))
+    """Gemma 4 has three more norms around its experts, and one after an embedding of the layer."""
+    more = 3 * bool(mlp.experts and text.get("enable_moe_block")) + bool(text.get("hidden_size_per_layer_input"))
+    return NORMS.get(kind_of(text), 2) + more
 
 
 def _mlps(text: Mapping[str, Any]) -> list[Mlp]:
     """The MLP of each layer."""
     layers, kind = count(text, "num_hidden_layers"), kind_of(text)
-    gated, bias = kind not in UNGATED, bool(text.get("mlp_bias")) or kind in BIASED
+    gated, bias = kind not in UNGATED, bool(text.get("mlp_bias")) or kind in MLP_BIAS
     experts = number(text, "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
     if not experts:
-        return [Mlp(ffn=_ffn(text), gated=gated, bias=bias)] * layers
+        return [Mlp(_ffn(text) * wide, gated=gated, bias=bias) for wide in _widened(text, layers)]
     sparse = [_sparse(text, layer) for layer in range(layers)]
     dense = Mlp(ffn=0 if all(sparse) else _ffn(text), gated=gated, bias=bias)
     routed = _experts(text, experts)
     return [routed if is_sparse else dense for is_sparse in sparse]
 
 
-BIASED = ("gpt2", "opt", "gpt_neox", "gptj", "gpt_bigcode", "phi", "starcoder2")
-"""Architectures whose MLP has biases."""
+def _widened(text: Mapping[str, Any], layers: int) -> list[int]:
+    """By how much each dense MLP is wider: Gemma 4 may double those of layers that borrow their KV."""
+    borrowers = number(text, "num_kv_shared_layers") if text.get("use_double_wide_mlp") else 0
+    return [1] * (layers - borrowers) + [2] * borrowers
 
 
 def _ffn(text: Mapping[str, Any]) -> int:
+    """Of the old architectures some leave it out: four times the width of the model."""
     width = number(text, "intermediate_size_mlp", "intermediate_size")
-    return width or 4 * count(text, "hidden_size")
+    if not width and kind_of(text) in UNGATED:
+        return 4 * count(text, "hidden_size")
+    return width or count(text, "intermediate_size")
 
 
 def _sparse(text: Mapping[str, Any], layer: int) -> bool:
@@ -145,9 +138,8 @@ def _sparse(text: Mapping[str, Any], layer: int) -> bool:
         return bool(frequency[layer])
     if text.get("moe_layers"):
         return layer in text["moe_layers"]
-    if layer < number(text, "first_k_dense_replace", "moe_layer_start_index") or layer in (
-        text.get("mlp_only_layers") or ()
-    ):
+    leading = number(text, "first_k_dense_replace", "moe_layer_start_index")
+    if layer < leading or layer in (text.get("mlp_only_layers") or ()):
         return False
     every = number(text, "interleave_moe_layer_step", "decoder_sparse_step", "moe_layer_interval") or 1
     return (layer + 1) % every == 0 and layer % (frequency or 1) == 0
@@ -157,6 +149,8 @@ def _experts(text: Mapping[str, Any], experts: int) -> Mlp:
     kind = kind_of(text)
     each = number(text, "moe_intermediate_size", "ffn_hidden_size") or count(text, "intermediate_size")
     active = number(text, "num_experts_per_tok", "experts_per_token", "top_k_experts", "moe_k") or 1
+    if active > experts:
+        raise BadInput(f"the model config sends each token to {active} experts, but has only {experts}: one is wrong.")
     hidden, gemma = count(text, "hidden_size"), bool(text.get("enable_moe_block"))
     return Mlp(
         experts=experts,
@@ -164,9 +158,9 @@ def _experts(text: Mapping[str, Any], experts: int) -> Mlp:
         expert_ffn=each,
         shared_ffn=_shared(text, each),
         bias=kind == "gpt_oss",
-        router_bias=kind in ("gpt_oss", "deepseek_v3", "glm4_moe", "kimi_k2", "minimax_m2"),
+        router_bias=kind in ROUTER_BIAS,
         router_extra=hidden + experts if gemma else 0,
-        shared_gate=kind in ("qwen2_moe", "qwen3_next", "qwen3_5_moe", "qwen3_5_moe_text"),
+        shared_gate=kind in SHARED_GATE,
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from airi_sim.core.errors import BadInput
+from airi_sim.models.families import CHECKED
 from airi_sim.models.huggingface import fields
 from airi_sim.models.layers import Attention, LayerKind, Mlp
 from airi_sim.models.precision import BYTES, NEVER_CONVERTED, Quantisation, kept_precision, width
@@ -29,6 +30,8 @@ class ModelSpec:
     precision      how the published weights are stored; `quantisation` which modules of them are not
     vision         the vision tower, if there is one
     positions      rows of a learned table of positions
+    per_layer      width of the further embedding that each layer adds (Gemma 4's small models; 0: none)
+    family         model_type of its config
 
     `heads`, `kv_heads`, `window` and the like are those of the most common kind of layer that has them: enough where
     all layers are equal. What costs time or memory sums over `kinds`.
@@ -46,6 +49,8 @@ class ModelSpec:
     quantisation: Quantisation | None = None
     vision: Vision | None = None
     positions: int = 0
+    per_layer: int = 0
+    family: str = "llama"
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any] | str | Path, name: str = "") -> ModelSpec:
@@ -66,7 +71,8 @@ class ModelSpec:
         for kind in self.kinds:
             total.update(kind.weights(self.hidden))
         total["norm"] += self.hidden
-        total["embedding"] = (self.vocab + self.positions) * self.hidden
+        total["embedding"] = (self.vocab + self.positions) * self.hidden + self.layers * self.per_layer * self.vocab
+        total["mlp"] += 3 * self.layers * self.per_layer * self.hidden
         total["head"] = 0 if self.tied else self.vocab * self.hidden
         total["vision"] = self.vision.parameters if self.vision else 0
         return {module: numbers for module, numbers in total.items() if numbers}
@@ -113,10 +119,17 @@ class ModelSpec:
 
     def flops_per_token(self, context: int = 0) -> float:
         """Floating-point operations to process one token that attends to `context` tokens, output head included."""
-        table = self.modules["embedding"] if not self.tied else self.positions * self.hidden
+        table = self.modules["embedding"] - self.tied * self.vocab * self.hidden
         attention = sum(k.count * k.attention.pair_flops * k.attention.seen(context) for k in self.kinds)
         state = sum(kind.count * kind.attention.state_flops for kind in self.kinds)
         return 2.0 * (self.active_parameters - table) + attention + state
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what one should doubt about it."""
+        if self.family in CHECKED:
+            return ()
+        return (f"the architecture '{self.family}' of '{self.name}' is not known here and was read as a Llama.",)
 
     @property
     def layers(self) -> int:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from airi_sim.models.families import GATED_TOWERS
+
 
 @dataclass(frozen=True)
 class Vision:
@@ -84,14 +86,10 @@ def vision(config: Mapping[str, Any], hidden: int) -> Vision | None:
         channels=_first(tower, "in_channels", "num_channels", "in_chans") or 3,
         merge=merge,
         fixed_tokens=_first(config, "mm_tokens_per_image", "vision_soft_tokens_per_image"),
-        gated=kind in GATED,
+        gated=kind in GATED_TOWERS,
         projector=_projector(tower, width, hidden, merge),
         positions=_positions(tower),
     )
-
-
-GATED = ("gemma4_vision", "qwen2_5_vl", "pixtral")
-"""Towers whose MLP has a gate."""
 
 
 def _first(node: Mapping[str, Any], *names: str) -> int:

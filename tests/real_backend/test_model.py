@@ -7,12 +7,14 @@ import warnings
 from array import array
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from airi_sim.core.errors import BadInput
 from airi_sim.models.spec import ModelSpec
+from airi_sim.models.vision import Vision
 from real_backend import model as models
 from real_backend import weights
 from real_backend.attention import PagedAttention
@@ -109,8 +111,14 @@ def test_drawn_tensors_are_all_parameters(spec: ModelSpec) -> None:
     assert sum(tensor.numel() for tensor in weights.draw(spec).values()) == spec.parameters
 
 
-@pytest.mark.parametrize("change", [{"experts": 4}, {"kv_rank": 8}, {"window": 64}])
-def test_other_architectures_are_refused(change: dict[str, int]) -> None:
+OTHERS: list[dict[str, Any]] = [
+    {"experts": 4}, {"kv_rank": 8}, {"window": 64}, {"gated": False}, {"bias": True}, {"gate": True}, {"sinks": True},
+    {"qk_norm": "whole"}, {"positions": 64}, {"hidden": 32}, {"vision": Vision(1, 8, 1, 8)},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", OTHERS, ids=lambda change: next(iter(change)))
+def test_other_architectures_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match="torch backend cannot run"):
         models.check(llama(**change))
 
