@@ -11,7 +11,7 @@ from typing import Any
 from airi_sim.core.errors import PolicyError, unknown
 from airi_sim.core.log import Log
 from airi_sim.core.protocols import Admission, FaultPolicy, ModelRouter
-from airi_sim.core.types import Program, Request, Verdict
+from airi_sim.core.types import Job, Program, Request, Verdict
 from airi_sim.runtime.flow import Flow
 from airi_sim.runtime.handover import Handover
 from airi_sim.runtime.job import LiveJob
@@ -43,6 +43,8 @@ class Gateway:
         self.home = [pool for pool in pools for _ in pool.servers]
         self.stale = any(pool.board.period for pool in pools)
         self.always = bool(getattr(admission, "always", False))
+        deciders = [admission, model_router, *[pool.router for pool in pools]]
+        self.hearers: list[Callable[[Job, int, float], None]] = [p.over for p in deciders if hasattr(p, "over")]
         self.able: dict[tuple[str, str], dict[str, Pool]] = {}
         self.flows: dict[int, Flow] = {}
         self.outside: deque[Request] = deque()
@@ -90,6 +92,8 @@ class Gateway:
             self._moved(job, now)
             return
         self.log.jobs.append(self._row(job, now))
+        for hear in self.hearers:
+            hear(job, job.out, now)
         if not flow.over(job):
             return
         if flow.cancelled:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from airi_sim.core.protocols import Queue
+from airi_sim.core.protocols import Cache, Queue
 from airi_sim.core.types import Plan
 from airi_sim.runtime.draft import Drafting
 from airi_sim.runtime.job import LiveJob
@@ -17,6 +17,7 @@ class Lifecycle(Drafting):
     """What happens to the jobs of a TokenServer, and the rare half of its life."""
 
     make_queue: Callable[[], Queue]
+    make_cache: Callable[[], Cache] | None
     progress: Callable[[Plan, float], int]
     spent: Callable[[Plan, int], tuple[float, float]]
     jobs: dict[int, LiveJob]
@@ -47,7 +48,7 @@ class Lifecycle(Drafting):
         self.parted: list[LiveJob] = []
         self.lane, self.partial = self.lanes[0], self.partials[0]
         self.free = self.blank = self.available = self.total
-        self.cache = PrefixCache(self.unit) if self.caching else None
+        self.cache = PrefixCache(self.unit, self.make_cache and self.make_cache()) if self.caching else None
         self.pages = Pages(self.total, self.block, self.unit) if self.detailed else None
         self.decodes = False
         self.seats = self.budget = self.reserved = 0
@@ -76,7 +77,7 @@ class Lifecycle(Drafting):
         cache = self.cache
         if cache is not None and job.hashes:
             known = len(job.own)
-            new = cache.insert(job.hashes[known : job.prompt // (cache.unit * self.block)])
+            new = cache.insert(job.hashes, known, min(len(job.hashes), job.prompt // (cache.unit * self.block)))
             job.own += new
             if self.pages is not None:
                 self.pages.publish(job, new)

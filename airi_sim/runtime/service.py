@@ -175,6 +175,7 @@ class BatchServer(Station):
         self.partial: list[LiveJob] = []
         self.paused: dict[int, LiveJob] = {}
         self.decoding = 0
+        self.block = 1
         self.preempted = self.closed = False
         self.budget = self.seats = self.available = 0
         self.batch: list[LiveJob] = []
@@ -234,4 +235,7 @@ class BatchServer(Station):
         raise PolicyError(f"policy {self.policy} on {self.name} resumed job {job.id}: batches run to their end.")
 
     def attained(self, job: Job) -> int:
+        return 0
+
+    def filled(self, job: Job) -> int:
         return 0

@@ -13,7 +13,7 @@ from typing import Any
 
 from airi_sim.core.errors import PolicyError
 from airi_sim.core.log import Log
-from airi_sim.core.protocols import Batcher, Evictor, Executor, Queue
+from airi_sim.core.protocols import Batcher, Cache, Evictor, Executor, Queue
 from airi_sim.core.types import FOREVER, Horizon, Outcome, Plan, Row
 from airi_sim.runtime.job import LiveJob
 from airi_sim.runtime.lifecycle import Lifecycle
@@ -65,9 +65,11 @@ class TokenServer(Lifecycle):
         depth: int = 1,
         lookahead: int = 0,
         detailed: bool = False,
+        make_cache: Callable[[], Cache] | None = None,
     ) -> None:
         self.name, self.index, self.log = name, index, log
         self.make_queue, self.queue, self.batcher, self.evictor = make_queue, make_queue(), batcher, evictor
+        self.make_cache = make_cache
         self.account: str | None = getattr(self.queue, "account", None)
         self.timeless = bool(getattr(self.queue, "timeless", False))
         self.greedy = bool(getattr(batcher, "greedy", False))

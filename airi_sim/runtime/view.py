@@ -19,6 +19,7 @@ COLUMNS = (
     "kv_used_blocks",
     "kv_total_blocks",
     "up",
+    "sent",
 )
 
 
@@ -57,6 +58,7 @@ class Board:
         self.watches_kv = False
         self.beliefs = [Belief(memory_tokens) for _ in replicas]
         self.hash_block = 1
+        self.block = getattr(replicas[0], "block", 1) if replicas else 1
 
     def _fetch(self) -> None:
         """Bring the live columns up to date."""
@@ -94,6 +96,7 @@ class Board:
             for i in self.dirty:
                 seen[i] = column[i]
         self.dirty.clear()
+        self.live["sent"] = self.seen["sent"] = array("q", bytes(8 * self.n))
         if self.watches_kv:
             self._look_at_kv(epoch * self.period)
 
@@ -124,6 +127,8 @@ class Board:
         """A job went to `replica`: its prompt will be resident there."""
         if job.prefix:
             self.beliefs[replica].add(job.prefix)
+        if self.period:
+            self.seen["sent"][replica] += 1
 
 
 class Belief:

@@ -170,10 +170,11 @@ def _maker_of(plan: PoolPlan, config: Mapping[str, Any], log: Log, backend: Back
         return lambda name, index: BatchServer(
             name, index, queue, batcher(), log, seats=d.max_num_seqs, limit=d.max_num_batched_tokens
         )
-    evictor = maker("evictor", plan.policies["evictor"])
+    evictor, cache = (maker(kind, plan.policies[kind]) for kind in ("evictor", "cache"))
     longest = limits["max_model_len"] or (d.model.max_len if d.model is not None else 0) or FOREVER
     return lambda name, index: TokenServer(
         name, index, queue, batcher(), evictor(), log, blocks=d.kv_blocks, block=d.block_size, seats=d.max_num_seqs,
         limit=d.max_num_batched_tokens, max_len=longest, chunked=limits["chunked_prefill"], caching=d.prefix_caching,
         hash_block=d.hash_block, fast=config["engine"]["fast_forward"], detailed=backend.detailed,
+        make_cache=cache,
     )  # fmt: skip

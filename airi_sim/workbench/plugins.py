@@ -18,6 +18,7 @@ METHODS = {
     "queue": ("push", "requeue", "peek", "pop", "__len__"),
     "batcher": ("form",),
     "evictor": ("victim",),
+    "cache": ("victims",),
     "admission": ("admit",),
     "fault": ("lost",),
     "model_router": ("choose",),
@@ -25,16 +26,17 @@ METHODS = {
 """What a policy of each kind must be able to do; the signatures are in core.protocols."""
 
 TAKES: dict[str, dict[str, tuple[str, ...]]] = {
-    "router": {"route": ("job", "view", "now")},
+    "router": {"route": ("job", "view", "now"), "over": ("job", "tokens_out", "now")},
     "queue": {
         "push": ("job", "now"), "requeue": ("job", "now"), "peek": ("now",), "pop": ("now",), "remove": ("job", "now"),
         "stable": ("now", "decoding"), "serve": ("decoding", "passes"),
     },
     "batcher": {"form": ("draft", "queue", "now"), "stable": ("draft", "queue", "now")},
     "evictor": {"victim": ("running", "now")},
-    "admission": {"admit": ("job", "view", "now")},
+    "cache": {"victims": ("idle", "n"), "use": ("prompt", "places"), "free": ("units",)},
+    "admission": {"admit": ("job", "view", "now"), "over": ("job", "tokens_out", "now")},
     "fault": {"lost": ("job", "attempt", "now")},
-    "model_router": {"choose": ("job", "pools", "now")},
+    "model_router": {"choose": ("job", "pools", "now"), "over": ("job", "tokens_out", "now")},
 }  # fmt: skip
 """What these methods, and optional ones, are called with; always by position."""
 

@@ -8,6 +8,7 @@ scanned. It is slow on purpose.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from airi_sim.core.types import Call, Item
@@ -33,13 +34,14 @@ class Replica:
     def __init__(self, setup: Setup, lengths: dict[int, int]) -> None:
         self.setup, self.lengths = setup, lengths
         self.queue, self.batcher, self.evictor = setup.queue(), setup.batcher(), setup.evictor()
-        self.total = setup.blocks
+        self.total, self.block = setup.blocks, setup.block
         self.held: dict[int, Held] = {}
         self.out: dict[int, int] = {}
         self.stamp: dict[Any, int] = {}
         self.users: dict[Any, int] = {}
         self.clock = self.passes = self.preemptions = 0
         self.end: float | None = None
+        self.wake = inf
         self.first: dict[int, float] = {}
         self.finish: dict[int, float] = {}
         self.hits = 0
@@ -83,6 +85,9 @@ class Replica:
 
     def attained(self, job: Any) -> int:
         return self.out.get(job.id, 0)
+
+    def filled(self, job: Any) -> int:
+        return self.held[job.id].done if job.id in self.held else 0
 
     def decode(self, now: float) -> None:
         self.decoded = True
@@ -177,6 +182,7 @@ class Replica:
 
     # one pass
     def plan(self, now: float) -> float | None:
+        self.wake = inf
         if not self.held and not len(self.queue):
             return None
         while True:
@@ -188,6 +194,8 @@ class Replica:
             if any(h.drafted for h in self.held.values()):
                 return now + self._seconds(self.setup.cost)
             if not self.preempted:
+                if not self.batcher.greedy:
+                    self.wake = self.batcher.stable(self, self.queue, now).until
                 return None
 
     def _seconds(self, cost: Line) -> float:
@@ -236,7 +244,7 @@ class OneReplica:
     """The view of a control plane that knows nothing."""
 
     def __init__(self, n: int) -> None:
-        self.n = n
+        self.n, self.block = n, 16
 
     def column(self, name: str, now: float) -> list[int]:
         return [1] * self.n
@@ -249,15 +257,17 @@ def run(setup: Setup) -> tuple[dict[int, tuple[float, float]], list[Replica]]:
     router, view = setup.router(), OneReplica(setup.replicas)
     todo = list(setup.items)
     while True:
-        at = min((r.end for r in replicas if r.end is not None), default=None)
-        if todo and (at is None or todo[0].request.arrival < at):
+        at = min(r.wake if r.end is None else r.end for r in replicas)
+        if todo and todo[0].request.arrival < at:
             arrive(todo.pop(0), router, view, replicas)
-        elif at is None:
+        elif at == inf:
             break
         else:
             for r in replicas:
                 if r.end == at:
                     r.commit(at)
+                    r.end = r.plan(at)
+                elif r.end is None and r.wake == at:
                     r.end = r.plan(at)
     first = {i: t for r in replicas for i, t in r.first.items()}
     finish = {i: t for r in replicas for i, t in r.finish.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import isnan
 from typing import Any
 
@@ -35,6 +35,7 @@ class Glass:
 
     def __init__(self, board: Any) -> None:
         self.n = board.n
+        self.block = board.block
         self._board = board
         self._shown: list[tuple[str, Any, list[int]]] = []
 
@@ -48,8 +49,8 @@ class Glass:
 
     def compare(self, method: str) -> None:
         """Breach if the policy wrote into it."""
-        if self.n != self._board.n:
-            raise Breach("purity", f"{method} changed n of the view: the view is read only")
+        if (self.n, self.block) != (self._board.n, self._board.block):
+            raise Breach("purity", f"{method} changed n or block of the view: the view is read only")
         for name, column, before in self._shown:
             if list(column) != before:
                 raise Breach("purity", f"{method} wrote into column '{name}' of the view: the view is read only")
@@ -160,7 +161,16 @@ def check_horizon(horizon: Any) -> Horizon:
     return horizon
 
 
-class RouterWitness(Witness):
+class Hearing(Witness):
+    """Those that may want to hear when jobs are over."""
+
+    wrapped = ("over",)
+
+    def _over(self, job: Job, tokens_out: int, now: float) -> None:
+        self.call("over", job, tokens_out, now)
+
+
+class RouterWitness(Hearing):
     def route(self, job: Job, view: Any, now: float) -> int:
         glass = Glass(view)
         choice = self.call("route", job, glass, now)
@@ -174,7 +184,7 @@ class RouterWitness(Witness):
         return index
 
 
-class AdmissionWitness(Witness):
+class AdmissionWitness(Hearing):
     def admit(self, job: Job, view: Any, now: float) -> Verdict:
         glass = Glass(view)
         verdict = self.call("admit", job, glass, now)
@@ -196,7 +206,7 @@ def check_verdict(method: str, verdict: Any) -> Verdict:
     return verdict
 
 
-class ModelRouterWitness(Witness):
+class ModelRouterWitness(Hearing):
     def choose(self, job: Job, pools: Mapping[str, Any], now: float) -> str:
         glasses = {name: Glass(board) for name, board in pools.items()}
         choice = self.call("choose", job, shown := dict(glasses), now)
@@ -222,6 +232,28 @@ class EvictorWitness(Witness):
         return victim
 
 
+class CacheWitness(Witness):
+    wrapped = ("use", "free")
+
+    def _use(self, prompt: Sequence[Any], places: Sequence[int]) -> None:
+        self.call("use", prompt, places)
+
+    def _free(self, units: Sequence[Any]) -> None:
+        before = list(units)
+        self.call("free", units)
+        if list(units) != before:
+            raise Breach("purity", "free() changed the list `units`: it is read only")
+
+    def victims(self, idle: Mapping[Any, None], n: int) -> Any:
+        before = list(idle)
+        gone = self.call("victims", idle, n)
+        if list(idle) != before:
+            raise Breach("purity", "victims() changed the mapping `idle`: it is read only")
+        if not isinstance(gone, Sequence) or len(set(gone)) != n or len(gone) != n or not set(gone) <= set(before):
+            raise Breach("bounds", f"victims() answered {gone!r}: it must be {n} different units of `idle`")
+        return gone
+
+
 class BatcherWitness(Witness):
     wrapped = ("stable",)
 
@@ -244,6 +276,7 @@ WITNESSES: dict[str, type[Witness]] = {
     "queue": QueueWitness,
     "batcher": BatcherWitness,
     "evictor": EvictorWitness,
+    "cache": CacheWitness,
     "admission": AdmissionWitness,
     "fault": FaultWitness,
     "model_router": ModelRouterWitness,

@@ -146,6 +146,13 @@ def _contended(world: World, pick: random.Random) -> World:
     return replace(world, cancels=tuple([(r.id, r.arrival + pick.uniform(0, 2) * world.scale) for r in some]))
 
 
+def _remembering(world: World, pick: random.Random) -> World:
+    """For caches: prompts that begin alike, and memory for a few of them."""
+    rate = REGIMES[world.regime][0] / world.scale
+    items = _items(pick, 2 * len(world.items), rate, world.scale, alike=True)
+    return replace(world, items=items, caching=True, blocks=pick.choice([30, 40, 80]))
+
+
 def _two_pools(world: World, pick: random.Random) -> World:
     return replace(_many_replicas(world, pick), pools=2)
 
@@ -156,4 +163,5 @@ SPECIAL: Mapping[str, Callable[[World, random.Random], World]] = {
     "fault": _with_crashes,
     "model_router": _two_pools,
     "queue": _contended,
+    "cache": _remembering,
 }
