@@ -141,6 +141,10 @@ class Gateway:
         if able is None:
             able = {name: pool for name, pool in self.pools.items() if pool.serves(job)}
             self.able[job.kind, job.model] = able
+        return self._pick(job, able, now)
+
+    def _pick(self, job: LiveJob, able: Mapping[str, Pool], now: float) -> Pool | None:
+        """One of several pools, by the model router."""
         if len(able) < 2:
             return next(iter(able.values()), None)
         views = {name: pool.board for name, pool in able.items()}
@@ -195,6 +199,9 @@ class Gateway:
             job.status = job.doomed
             self._over(job, now)
             return
+        if self.pools[job.pool].role == "decode":  # its KV is gone: the prompt has to be computed again
+            entry = self._choose(job, now)
+            job.pool = entry.name if entry is not None else job.pool
         verdict = self.faults.lost(job, job.attempt, now)
         name = type(self.faults).__name__
         _check(name, "lost", verdict)

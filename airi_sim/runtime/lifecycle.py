@@ -14,7 +14,10 @@ from airi_sim.runtime.prefix import Pages, PrefixCache
 
 
 class Lifecycle(Drafting):
-    """What happens to the jobs of a TokenServer, and the rare half of its life."""
+    """What happens to the jobs of a TokenServer, and the rare half of its life. `coming`: jobs that are to be handed
+    over to it and are not here yet."""
+
+    coming = 0
 
     make_queue: Callable[[], Queue]
     make_cache: Callable[[], Cache] | None

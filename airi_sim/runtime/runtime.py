@@ -15,15 +15,16 @@ from airi_sim.core.errors import PolicyError
 from airi_sim.core.protocols import Executor
 from airi_sim.core.types import Outcome, Plan, Request
 from airi_sim.runtime.flow import Flow
-from airi_sim.runtime.gateway import GATEWAY, Gateway
+from airi_sim.runtime.gateway import GATEWAY
 from airi_sim.runtime.handover import Handover
 from airi_sim.runtime.job import LiveJob
+from airi_sim.runtime.relay import Relay
 
 WAITS_EACH, WAITS = 10_000, 2_000_000
 """Timers that may ring, for each unfinished request and at most, while nothing runs and nobody comes."""
 
 
-class Runtime(Gateway):
+class Runtime(Relay):
     """Requests in, decisions out: what a driver sees of it all."""
 
     def attach(self, executors: Sequence[Executor]) -> None:
@@ -43,6 +44,8 @@ class Runtime(Gateway):
         """What the server runs next (the driver starts it), with the columns kept up to date."""
         if self.stale:
             self._tick_views(now)
+        if self.lines:
+            self._board(server, now)
         plan: Plan | None = server.plan(now)
         if server.preempted or (plan is not None and plan.slices):
             self.home[server.index].changed(server)
@@ -69,6 +72,8 @@ class Runtime(Gateway):
             self.home[server.index].changed(server)
             for job in ended:
                 self._over(job, now)
+        if plan.ends and self.relays:
+            self._hand_on(server, plan, now)
         if server.parted:
             self._depart(server, now)
 
@@ -126,6 +131,8 @@ class Runtime(Gateway):
             server = self.servers[job.server]
             if server.cancel(job, "cancelled", now):
                 self._over(job, now)
+            elif job.moving is not None and job.moving.waiting:
+                self._give_up(job.moving, now)
             self.home[server.index].changed(server)
             self.touched.append(server)
 
@@ -149,6 +156,8 @@ class Runtime(Gateway):
         pool.board.mark(pool.slot[index], up=False)
         pool.changed(server)
         self.touched.append(server)
+        if self.handovers or self.lines:
+            self._lost_end(server, now)
         for job in lost:
             if job.flow is None:  # the link died: what it moved stays where it was
                 handover = self.handovers.pop(job.id)
@@ -178,17 +187,6 @@ class Runtime(Gateway):
         self.touched.append(source)
         if move.begin(now):
             self._depart(source, now)
-
-    def _depart(self, source: Any, now: float) -> None:
-        parted, source.parted = source.parted, []
-        for job in parted:
-            self.sequence += 1
-            handover = job.moving
-            move = handover.depart(self.sequence, now, self._over)
-            self.touched += [source, handover.target]
-            if move is not None:
-                self.handovers[move.id] = handover
-                self.touched.append(self.servers[move.server])
 
     # -- the end of a run
 

@@ -16,6 +16,8 @@ from airi_sim.runtime.job import LiveJob
 class Station:
     """What both have: a queue, jobs that run once from start to end, no memory to run out of."""
 
+    coming = 0
+
     def __init__(self, name: str, index: int, make_queue: Callable[[], Queue], log: Log, *, depth: int) -> None:
         self.name, self.index, self.log, self.depth = name, index, log, depth
         self.make_queue, self.queue = make_queue, make_queue()

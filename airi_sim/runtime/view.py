@@ -29,6 +29,7 @@ class Replica(Protocol):
     total: int
     jobs: Any
     running: Any
+    coming: int
     queued_tokens: int
     inflight_tokens: int
 
@@ -65,7 +66,7 @@ class Board:
         live = self.live
         for i in self.changed:
             server = self.replicas[i]
-            all_jobs, running = len(server.jobs), len(server.running)
+            all_jobs, running = len(server.jobs) + server.coming, len(server.running)
             live["waiting"][i] = all_jobs - running
             live["running"][i] = running
             live["outstanding"][i] = all_jobs
