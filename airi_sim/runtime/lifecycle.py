@@ -8,6 +8,7 @@ from typing import Any
 from airi_sim.core.protocols import Cache, Queue
 from airi_sim.core.types import Plan
 from airi_sim.runtime.draft import Drafting
+from airi_sim.runtime.hooks import tell_over
 from airi_sim.runtime.job import LiveJob
 from airi_sim.runtime.lockstep import Lockstep
 from airi_sim.runtime.prefix import Pages, PrefixCache
@@ -102,6 +103,7 @@ class Lifecycle(Drafting):
         if job in self.adopted:
             self.adopted.remove(job)
         self._vacate(job)
+        tell_over(self.queue, job, now)
         self._gone(job, status, now)
 
     def _gone(self, job: LiveJob, status: str, now: float) -> None:

@@ -10,6 +10,7 @@ from airi_sim.core.errors import PolicyError
 from airi_sim.core.log import Log
 from airi_sim.core.protocols import Batcher, Executor, Queue
 from airi_sim.core.types import Job, Outcome, Plan
+from airi_sim.runtime.hooks import asks_again, tell_over
 from airi_sim.runtime.job import LiveJob
 
 
@@ -70,6 +71,7 @@ class Station:
         for job in ended:
             del self.running[job.id]
             job.first = now
+            tell_over(self.queue, job, now)
             self._gone(job, job.doomed or "finished", now)
         self._record(plan, outcome, now)
         return sorted(ended)
@@ -138,10 +140,12 @@ class SlotServer(Station):
 
     def plan(self, now: float) -> Plan | None:
         """Start the next job if a slot is free."""
+        self.wake = inf
         if not self.up or len(self.flights) >= self.depth:
             return None
         job = self._next(now)
         if job is None:
+            self.wake = asks_again(self.queue, now)
             return None
         self.queue.pop(now)
         self._take(job, now)
@@ -189,7 +193,10 @@ class BatchServer(Station):
     def plan(self, now: float) -> Plan | None:
         """Let the batcher compose a batch; it may choose to wait."""
         self.wake = inf
-        if not self.up or self.flights or self._next(now) is None:
+        if not self.up or self.flights:
+            return None
+        if self._next(now) is None:
+            self.wake = asks_again(self.queue, now)
             return None
         self.batch = []
         self.budget, self.seats, self.now = self.limit, self.max_seats, now

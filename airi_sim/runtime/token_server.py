@@ -15,6 +15,7 @@ from airi_sim.core.errors import PolicyError
 from airi_sim.core.log import Log
 from airi_sim.core.protocols import Batcher, Cache, Evictor, Executor, Queue
 from airi_sim.core.types import FOREVER, Horizon, Outcome, Plan, Row
+from airi_sim.runtime.hooks import asks_again
 from airi_sim.runtime.job import LiveJob
 from airi_sim.runtime.lifecycle import Lifecycle
 from airi_sim.runtime.lockstep import Lockstep
@@ -224,9 +225,10 @@ class TokenServer(Lifecycle):
             )
 
     def _sleep(self, now: float) -> None:
-        """Nothing runs although jobs wait: ask a batcher that waits on purpose when it wants to be asked again."""
+        """Nothing runs although jobs wait: ask who waits on purpose, batcher or queue, when to ask again."""
         if not self.greedy and hasattr(self.batcher, "stable"):
             self.wake = self.batcher.stable(self, self.queue, now).until
+        self.wake = min(self.wake, asks_again(self.queue, now))
 
     def _mixed(self, now: float) -> Plan:
         """A pass with prompts in it: it is made once, never repeated."""
