@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from math import inf
 
 from airi_sim.core.types import Call, Job, Request
+from airi_sim.runtime.view import COLUMNS
 
 
 def job(
@@ -37,12 +38,12 @@ class Columns:
         **more: Sequence[int],
     ) -> None:
         self.n = len(outstanding)
-        self.columns = {name: array("q", column) for name, column in more.items()}
+        self.columns = {name: array("q", more.get(name, [0] * self.n)) for name in COLUMNS}
         self.columns |= {"outstanding": array("q", outstanding), "up": array("q", up or [1] * self.n)}
         self.tokens = list(matched) or [0] * self.n
 
     def column(self, name: str, now: float) -> Sequence[int]:
-        return self.columns.setdefault(name, array("q", [0] * self.n))
+        return self.columns[name]
 
     def matched(self, replica: int, job: Job) -> int:
         return self.tokens[replica]
