@@ -167,7 +167,7 @@ REGIMES: dict[str, dict[str, Any]] = {
 }
 PROMPT, OUTPUT = {"kind": "uniform", "min": 1, "max": 300}, {"kind": "uniform", "min": 1}
 Fault = tuple[float, int, float]
-CAREFUL = ("aimd", "continuous", "decode_first", "past_future", "size_timeout")
+CAREFUL = ("aimd", "continuous", "decode_first", "lightllm", "past_future", "size_timeout")
 """Batchers that let so few in that memory hardly ever runs short."""
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from airi_sim.core.errors import BadInput
 from airi_sim.hardware.importers import aic, blis, layerwise, vidur
 from airi_sim.hardware.importers.files import SUFFIXES, Table, header, read
-from airi_sim.hardware.importers.ops import Ops, joined
+from airi_sim.hardware.importers.ops import Ops, Wanted, joined
 from airi_sim.models.spec import ModelSpec
 
-Reader = Callable[[Table, str, str, "ModelSpec | None"], "list[Ops]"]
+Reader = Callable[[Table, Wanted], "list[Ops]"]
 
 READERS: tuple[tuple[tuple[str, ...], Reader], ...] = (*aic.READERS, *blis.READERS, *vidur.READERS, *layerwise.READERS)
 """Columns that tell a table, and what reads it."""
@@ -25,10 +25,9 @@ def read_ops(
     `model` is whose layers are meant where a table times the layers of models. BadInput where a path is missing, a
     table is of no known format, or nothing is about the device.
     """
-    found: list[Ops] = []
-    for path in [file for path in paths for file in _tables(Path(path))]:
-        found += reader(path)(read(path), device, precision, model)
-    parts = joined(found)
+    wanted = Wanted(device, precision, model)
+    files = [file for path in paths for file in _tables(Path(path))]
+    parts = joined([part for file in files for part in reader(file)(read(file), wanted)])
     if not parts:
         raise BadInput(f"no timing of '{device}' in {precision} in {', '.join(map(str, paths))}: name another device.")
     return parts

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from airi_sim.hardware.importers.devices import rows_of
 from airi_sim.hardware.importers.files import Table, where
-from airi_sim.hardware.importers.ops import Floats, Ops, ops
-from airi_sim.models.spec import ModelSpec
+from airi_sim.hardware.importers.ops import Floats, Ops, Wanted, ops
 
 SOURCE = "BLIS kernels"
 
 
-def kernels(table: Table, device: str, precision: str, model: ModelSpec | None = None) -> list[Ops]:
+def kernels(table: Table, wanted: Wanted) -> list[Ops]:
     """Matrix products and attention, all in bf16: nothing for other precisions."""
-    if precision not in ("bf16", "fp16"):
+    if not wanted.plain:
         return []
-    rows = rows_of(table, "gpu", device)
+    rows = rows_of(table, "gpu", wanted.device)
     gemm, decode, prefill = (where(rows, rows["op"] == name) for name in ("gemm", "attn_decode", "attn_prefill"))
     generation = {"sequences": decode["batch_size"], "context": decode["kv_len"], **_heads(decode)}
     context = {"sequences": 1, "tokens": prefill["seq_len"], "past": 0, **_heads(prefill)}

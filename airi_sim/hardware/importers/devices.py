@@ -17,7 +17,7 @@ def rows_of(table: Table, column: str, device: str) -> Table:
 
 
 def same_device(name: str, device: str) -> bool:
-    """Whether a name in a table means our device: 'A100-SXM-80GB' and 'A100' are a100-sxm-80, 'H200-SXM' is not h100."""
+    """Whether a name in a table means our device: 'A100-SXM-80GB' and 'A100' are a100-sxm-80, 'H200-SXM' is no h100."""
     one, other = _words(name), _words(device)
     short, long = sorted((one, other), key=len)
     return bool(short) and long[: len(short)] == short

@@ -12,16 +12,16 @@ import numpy as np
 
 from airi_sim.core.errors import BadInput
 from airi_sim.hardware.importers.files import Table, where
-from airi_sim.hardware.importers.ops import Floats, Ops, ops
+from airi_sim.hardware.importers.ops import Floats, Ops, Wanted, ops
 from airi_sim.models.spec import ModelSpec
 
 SMALL = {"act_fn": 1, "layernorm": 2, "rotary_emb": 1}
 """Element-wise kernels, and how often a layer runs each."""
 
 
-def dense(table: Table, device: str, precision: str, model: ModelSpec | None = None) -> list[Ops]:
+def dense(table: Table, wanted: Wanted) -> list[Ops]:
     """Projections as matrix products; the element-wise kernels of a layer together."""
-    model = _needed(model)
+    model = _needed(wanted)
     heads, narrow = model.heads * model.head_dim, model.kv_heads * model.head_dim
     weights = {
         "qkv_proj": (heads + 2 * narrow, model.hidden),
@@ -37,15 +37,15 @@ def dense(table: Table, device: str, precision: str, model: ModelSpec | None = N
     return [*found, ops("small", shape, spent * 1e-6, "layer-wise dense")]
 
 
-def per_sequence(table: Table, device: str, precision: str, model: ModelSpec | None = None) -> list[Ops]:
+def per_sequence(table: Table, wanted: Wanted) -> list[Ops]:
     """The output head, a matrix product; the sampler belongs to the engine and is left out."""
-    model = _needed(model)
+    model = _needed(wanted)
     return [_product(where(table, table["layer"] == "lm_head"), "sequences", model.vocab, model.hidden)]
 
 
-def attention(table: Table, device: str, precision: str, model: ModelSpec | None = None) -> list[Ops]:
+def attention(table: Table, wanted: Wanted) -> list[Ops]:
     """Pure decodes, pure chunks, and both in one kernel."""
-    model = _needed(model)
+    model = _needed(wanted)
     heads = {"heads": model.heads, "kv_heads": model.kv_heads, "head_dim": model.head_dim}
     chunk, sequences = table["prefill_chunk"] > 0, table["n_decode"] > 0
     decode, prefill, mixed = (where(table, f) for f in (~chunk & sequences, chunk & ~sequences, chunk & sequences))
@@ -63,10 +63,10 @@ def attention(table: Table, device: str, precision: str, model: ModelSpec | None
     ]
 
 
-def _needed(model: ModelSpec | None) -> ModelSpec:
-    if model is None:
+def _needed(wanted: Wanted) -> ModelSpec:
+    if wanted.model is None:
         raise BadInput("layer-wise timings do not say of which model they are: choose it with model=...")
-    return model
+    return wanted.model
 
 
 def _product(rows: Table, tokens: str, n: int, k: int) -> Ops:

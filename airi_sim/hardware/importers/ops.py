@@ -10,8 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airi_sim.core.errors import BadInput
+from airi_sim.models.spec import ModelSpec
 
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is looked for in a table: the device (a name of ours), the precision of the weights, and whose layers, where
+    a table times the layers of models."""
+
+    device: str
+    precision: str = "bf16"
+    model: ModelSpec | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Weights as 16-bit floats, the only ones some tables have."""
+        return self.precision in ("bf16", "fp16")
+
 
 SHAPES: dict[str, tuple[str, ...]] = {
     "gemm": ("m", "n", "k"),

@@ -9,19 +9,19 @@ import numpy as np
 from airi_sim.core.errors import BadInput
 from airi_sim.hardware.importers.devices import rows_of
 from airi_sim.hardware.importers.files import Table, where
-from airi_sim.hardware.importers.ops import Floats, Ops, ops
+from airi_sim.hardware.importers.ops import Floats, Ops, Wanted, ops
 from airi_sim.models.spec import ModelSpec
 
 SMALL = {"input_layernorm": 1, "post_attention_layernorm": 1, "mlp_act": 1, "attn_rope": 1, "add": 2}
 """Element-wise kernels, and how often a layer runs each."""
 
 
-def mlp(table: Table, device: str, precision: str, model: ModelSpec | None = None) -> list[Ops]:
+def mlp(table: Table, wanted: Wanted) -> list[Ops]:
     """The projections of `model` as matrix products and its element-wise kernels; fp16, no other precision."""
-    if precision not in ("bf16", "fp16"):
+    if not wanted.plain:
         return []
-    rows = rows_of(table, "gpu", device)
-    names = sorted(set(rows["model"].tolist()))
+    rows = rows_of(table, "gpu", wanted.device)
+    model, names = wanted.model, sorted(set(rows["model"].tolist()))
     if model is None or not any(_same(name, model.name) for name in names):
         raise BadInput(
             f"this Vidur table holds the layers of {', '.join(map(str, names)) or 'no model on this device'}: choose "
@@ -31,9 +31,9 @@ def mlp(table: Table, device: str, precision: str, model: ModelSpec | None = Non
     return [*_projections(rows, model), _small(rows, model)]
 
 
-def network(table: Table, device: str, precision: str, model: ModelSpec | None = None) -> list[Ops]:
+def network(table: Table, wanted: Wanted) -> list[Ops]:
     """All-reduce within one node, by NCCL. Sizes are bytes; fabrics are '<card>_dgx' or '<card>_pairwise_nvlink'."""
-    card, *form = device.split("-")
+    card, *form = wanted.device.split("-")
     fabric = f"{card}_{'dgx' if 'sxm' in form else 'pairwise_nvlink'}"
     inside = (table["op"] == "all_reduce") & (table["num_workers"] == table["devices_per_node"])
     rows = where(table, inside & (table["fabric"] == fabric))
