@@ -148,8 +148,8 @@ def hit_rate(jobs: Columns) -> float | None:
 
 
 def utilization(plans: Columns, window: float, servers: int | None = None) -> dict[str, Any]:
-    """`busy`: mean busy share of the replicas; `servers`: for each that ran, busy seconds and share (overlapping plans
-    count once), mean decoding jobs while busy, most KV blocks used."""
+    """`busy`: mean busy share of the replicas; `servers`: for each that ran a pass, busy seconds and share (overlapping
+    plans count once), mean decoding jobs while busy, most KV blocks used."""
     names, server = plans.servers()
     start, end, decodes = (plans.floats(name) for name in ("start_s", "end_s", "decodes"))
     blocks = plans.floats("kv_blocks")
@@ -159,7 +159,8 @@ def utilization(plans: Columns, window: float, servers: int | None = None) -> di
     each = {}
     for name, rows in zip(names, np.split(order, firsts), strict=False):
         rows = rows[computing[rows]]
-        each[name] = _server(start[rows], end[rows], decodes[rows], blocks[rows], window)
+        if len(rows):  # else it is a link
+            each[name] = _server(start[rows], end[rows], decodes[rows], blocks[rows], window)
     replicas = max(servers or 0, len(each))
     busy = sum(one["busy_s"] for one in each.values()) / (replicas * window) if replicas and window > 0 else None
     return {"busy": busy, "replicas": replicas, "servers": each}

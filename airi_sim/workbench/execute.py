@@ -107,7 +107,7 @@ def _write_files(
         provenance=provenance(world, config, tables["requests"]),
         slo=config["slo"],
         prices=prices_of(world, config["cost"]),
-        servers=len(world.runtime.servers),
+        servers=sum(plan.deployment.replicas for plan in world.plans),
         decisions_hash=world.log.decisions_hash(),
     )
     if config["results"]["timeline"]:
