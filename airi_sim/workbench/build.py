@@ -20,6 +20,7 @@ from airi_sim.workbench.objects import instantiate
 from airi_sim.workbench.paths import options
 from airi_sim.workbench.plugins import maker
 from airi_sim.workbench.pools import PoolPlan, plan_pools
+from airi_sim.workbench.wiring import level, wire
 from airi_sim.workload.programs import PROGRAMS, program
 from airi_sim.workload.script import LengthScript
 from airi_sim.workload.tenants import build as label
@@ -62,12 +63,15 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
     log = Log()
     plans = sized_pools(config, workload.hash_block, backend)
     pools = [_pool(plan, config, log, backend, _first(plans, i)) for i, plan in enumerate(plans)]
+    wiring = wire(plans, config["transfer"], log)
     policy = config["policy"]
     model_router = maker("model_router", policy["model_router"])()
     check_model_router(model_router, [pool.name for pool in pools])
     runtime = Runtime(
-        pools,
+        [*pools, *([wiring.pool] if wiring else [])],
         log,
+        link=wiring.link if wiring else None,
+        kv_bytes=wiring.kv_bytes if wiring else None,
         admission=maker("admission", policy["admission"])(),
         model_router=model_router,
         faults=maker("fault", policy["fault"])(),
@@ -79,6 +83,7 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
     executors = [
         backend.executor(plan.deployment, i, script) for plan in plans for i in range(plan.deployment.replicas)
     ]
+    executors += [wiring.executor] if wiring else []
     make_driver = getattr(backend, "driver", None) or Driver
     driver = make_driver(runtime, executors, learn=script.learn, progress=progress)
     warnings = [text for plan in plans for text in plan.warnings]
@@ -119,8 +124,9 @@ def build_backend(config: Mapping[str, Any]) -> Backend:
 
 def sized_pools(config: Mapping[str, Any], hash_block: int, backend: Backend) -> list[PoolPlan]:
     """The pools of a config with the memory they get on `backend`."""
-    plans = plan_pools(config, hash_block, measured=backend.source == "torch")
-    return [_sized(plan, backend) for plan in plans] if backend.source == "torch" else plans
+    measured = backend.source == "torch"
+    plans = level(plan_pools(config, hash_block, measured), measured)
+    return [_sized(plan, backend) for plan in plans] if measured else plans
 
 
 def _forgetters(script: LengthScript, backend: Any) -> Callable[[Request], None]:
@@ -156,7 +162,8 @@ def _pool(plan: PoolPlan, config: Mapping[str, Any], log: Log, backend: Backend,
     board = Board(servers, config["view"]["period_s"], ids)
     board.hash_block = deployment.hash_block
     model = deployment.model.name if deployment.kind == "generate" and deployment.model is not None else ""
-    return Pool(deployment.name, deployment.kind, model, servers, maker("router", plan.policies["router"])(), board)
+    router = maker("router", plan.policies["router"])()
+    return Pool(deployment.name, deployment.kind, model, servers, router, board, role=plan.role)
 
 
 def _maker_of(plan: PoolPlan, config: Mapping[str, Any], log: Log, backend: Backend) -> Callable[[str, int], Any]:

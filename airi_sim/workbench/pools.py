@@ -9,6 +9,7 @@ from typing import Any
 from airi_sim.core.errors import BadInput, unknown
 from airi_sim.hardware.cost import kv_blocks
 from airi_sim.hardware.deployment import Deployment
+from airi_sim.hardware.network import Node
 from airi_sim.workbench.objects import instantiate
 from airi_sim.workbench.plugins import group_node, policy_node
 from airi_sim.workbench.schema import POOL, SERVICE, check_rules, check_section, check_server
@@ -25,6 +26,9 @@ class PoolPlan:
     deployment: Deployment
     server: dict[str, Any]
     policies: dict[str, Mapping[str, Any]]
+    role: str = "both"
+    node: Node | None = None
+    """The machines it stands on; None: as its accelerator suggests."""
     room: int = 0
     """KV blocks that the memory of the accelerator leaves; 0 where that is not known."""
 
@@ -91,7 +95,17 @@ def _plan(key: str, pool: Mapping[str, Any], config: Mapping[str, Any], hash_blo
         server["block_size"], blocks, server["max_num_seqs"], server["max_num_batched_tokens"],
         server["prefix_caching"], hash_block, dict(pool.get("service") or {}),
     )  # fmt: skip
-    return PoolPlan(deployment, server, _policies(key, pool.get("policy") or {}, config), room)
+    policies = _policies(key, pool.get("policy") or {}, config)
+    return PoolPlan(deployment, server, policies, pool.get("role", "both"), _node(pool, config), room)
+
+
+def _node(pool: Mapping[str, Any], config: Mapping[str, Any]) -> Node | None:
+    """The machines of a pool: a name of the group, or a node with a `_target_`."""
+    chosen = pool.get("node")
+    if chosen is None:
+        return None
+    node: Node = instantiate(group_node("node", chosen, config["seed"]) if isinstance(chosen, str) else chosen, "node")
+    return node
 
 
 def _part(config: Mapping[str, Any], pool: Mapping[str, Any], group: str) -> Any:

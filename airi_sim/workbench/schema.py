@@ -45,6 +45,9 @@ POSITIVE: Rule = (lambda v: _number(v) and v > 0, "seconds above 0")
 MAPPING: Rule = (lambda v: isinstance(v, Mapping | DictConfig), "a mapping {key: value}")
 PRECISION: Rule = (lambda v: v in BYTES if isinstance(v, str) else False, f"one of {', '.join(sorted(BYTES))}")
 
+ROLES = ("both", "prefill", "decode")
+"""What a pool does with a job: all of it, its prompt, or what comes after it."""
+
 POOL: dict[str, Rule] = {
     "kind": TEXT,
     "model": or_null((lambda v: isinstance(v, str) or _node(v), "a name of conf/model, or a mapping with a _target_")),
@@ -54,8 +57,8 @@ POOL: dict[str, Rule] = {
     "replicas": (lambda v: _whole(v, 1) and v <= MOST_REPLICAS, f"a whole number from 1 to {MOST_REPLICAS:,}"),
     "tp": FROM_1,
     "pp": (lambda v: _whole(v, 1) and v == 1, "1 (pipeline stages are not modelled yet)"),
-    "role": (lambda v: v == "both", "'both' (separate prefill and decode pools are not modelled yet)"),
-    "node": (lambda v: v is None, "null (nodes are not modelled yet)"),
+    "role": (lambda v: v in ROLES, f"one of {', '.join(ROLES)}"),
+    "node": or_null((lambda v: isinstance(v, str) or _node(v), "a name of conf/node, or a mapping with a _target_")),
     "server": or_null(MAPPING),
     "policy": or_null(MAPPING),
     "service": or_null(MAPPING),
@@ -89,6 +92,8 @@ KEYS: dict[str, Rule] = {
     "slo.ttft_s": or_null(POSITIVE),
     "slo.tpot_s": or_null(POSITIVE),
     "slo.e2e_s": or_null(POSITIVE),
+    "transfer.together": FLAG,
+    "transfer.layerwise": FLAG,
     "cost.pue": (lambda v: _number(v) and v >= 1, "a number from 1"),
     "cost.gco2_per_kwh": or_null((lambda v: _number(v) and v >= 0, "a number from 0")),
     "results.tables": FLAG,
