@@ -16,7 +16,9 @@ class Serving:
     layer_s                       small kernels of one layer (norms, rotary embedding, cache write)
     graph                         part of an attention kernel's fixed time that is left in a pure decode pass
                                   (captured graphs launch faster)
-    request_s, stream_s           API path: per request before it queues, and per streamed token (not in a pass)
+    request_s, stream_s           API path, not in a pass: of a request until it queues, of every token back to the user
+    ahead                         while a pass runs the next one is composed already (asynchronous scheduling): a
+                                  request is first considered for the pass after that
     reserve_bytes                 memory the engine keeps besides weights, activations and KV (graphs, workspaces)
     collective                    whose all-reduce it calls (a key of Accelerator.collectives)
     """
@@ -30,6 +32,7 @@ class Serving:
     graph: float = 1.0
     request_s: float = 0.0
     stream_s: float = 0.0
+    ahead: bool = False
     reserve_bytes: float = 0.0
     collective: str = "nccl"
     confidence: str = "low"
@@ -40,6 +43,11 @@ class Serving:
             value = getattr(self, item.name)
             if isinstance(value, int | float) and value < 0:
                 raise BadInput(f"serving '{self.name}': {item.name} cannot be negative, but is {value}.")
+
+    @property
+    def api_s(self) -> float:
+        """By how much the API path makes a request later, first token and last alike: tokens overtake none."""
+        return self.request_s + self.stream_s
 
 
 BARE = Serving("bare", sampler_s=0.0)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from heapq import heappush
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 from airi_sim.core.errors import PolicyError, unknown
 from airi_sim.core.log import Log
@@ -20,9 +20,16 @@ from airi_sim.runtime.pool import Pool
 GATEWAY = "gateway"
 
 
+class Delivery(NamedTuple):
+    """A job on its way to the server it was routed to."""
+
+    job: LiveJob
+    server: Any
+
+
 class Gateway:
     """The half of the runtime that no driver calls. `concurrency`: at most so many requests in flight, later ones wait
-    outside."""
+    outside. `request_s`: seconds that the API path of the engine takes before a call of a model reaches a router."""
 
     def __init__(
         self,
@@ -34,11 +41,12 @@ class Gateway:
         faults: FaultPolicy,
         programs: Mapping[str, Callable[[Request], Program]],
         concurrency: int | None = None,
+        request_s: float = 0.0,
     ) -> None:
         self.pools = {pool.name: pool for pool in pools}
         self.log = log
         self.admission, self.model_router, self.faults, self.programs = admission, model_router, faults, programs
-        self.concurrency = concurrency
+        self.concurrency, self.request_s = concurrency, request_s
         self.servers: list[Any] = [server for pool in pools for server in pool.servers]
         self.home = [pool for pool in pools for _ in pool.servers]
         self.stale = any(pool.board.period for pool in pools)
@@ -79,7 +87,10 @@ class Gateway:
         jobs = flow.step(now)
         if jobs is not None:
             for job in jobs:
-                self._offer(job, now)
+                if self.request_s and job.kind == "generate":
+                    self._later(now + self.request_s, job)
+                else:
+                    self._offer(job, now)
         elif flow.failed is not None:  # the program ended on a reply that was no success
             self._close(flow, flow.failed.status, flow.failed.reason, now)
         else:
@@ -182,6 +193,20 @@ class Gateway:
         if reason:
             self._refuse(job, "rejected", reason, now)
             return
+        noticed = server.notices(now) if server.ahead else now
+        if noticed > now:
+            self._later(noticed, Delivery(job, server))
+        else:
+            self._submit(job, server, pool, now)
+
+    def _deliver(self, job: LiveJob, server: Any, now: float) -> None:
+        """An engine that works ahead looks at its arrivals."""
+        if server.up:
+            self._submit(job, server, self.home[server.index], now)
+        else:
+            self._lost(job, now)
+
+    def _submit(self, job: LiveJob, server: Any, pool: Pool, now: float) -> None:
         server.submit(job, now)
         pool.changed(server)
         if server.cut_wanted or len(server.flights) < server.depth:

@@ -15,7 +15,7 @@ from airi_sim.core.errors import PolicyError
 from airi_sim.core.protocols import Executor
 from airi_sim.core.types import Outcome, Plan, Request
 from airi_sim.runtime.flow import Flow
-from airi_sim.runtime.gateway import GATEWAY
+from airi_sim.runtime.gateway import GATEWAY, Delivery
 from airi_sim.runtime.handover import Handover
 from airi_sim.runtime.job import LiveJob
 from airi_sim.runtime.relay import Relay
@@ -88,7 +88,11 @@ class Runtime(Relay):
         while self.timers and self.timers[0][0] <= now:
             self._watch()
             at, _, what = heappop(self.timers)
-            if not isinstance(what, LiveJob):
+            if isinstance(what, Delivery):
+                if not what.job.doomed:
+                    due = True
+                    self._deliver(*what, now)
+            elif not isinstance(what, LiveJob):
                 if what.wake == at:  # else it has been asked meanwhile
                     self.touched.append(what)
                     due = True

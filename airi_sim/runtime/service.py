@@ -19,6 +19,8 @@ class Station:
 
     coming = 0
 
+    ahead = False
+
     def __init__(self, name: str, index: int, make_queue: Callable[[], Queue], log: Log, *, depth: int) -> None:
         self.name, self.index, self.log, self.depth = name, index, log, depth
         self.make_queue, self.queue = make_queue, make_queue()

@@ -23,6 +23,7 @@ from airi_sim.runtime.prefix import prefix_hashes
 
 STALL_PASSES = 20_000
 MOST_CIRCLES = 100
+INSTANT = 1e-6
 new_plan = Plan.__new__
 
 
@@ -40,7 +41,9 @@ class TokenServer(Lifecycle):
     """A replica with `blocks` KV blocks of `block` tokens and `seats` sequences at most; see the module for the rules.
 
     `depth` plans may be in flight, each with its own lane of jobs (pipeline stages). `lookahead` tokens more than one
-    may be accepted per job and pass (speculation). `fast=False` plans pass by pass. `detailed` keeps block tables.
+    may be accepted per job and pass (speculation). `ahead`: while a pass runs the next one is composed already
+    (asynchronous scheduling), so that an arrival is looked at when the pass in flight is over. `fast=False` plans pass by
+    pass. `detailed` keeps block tables.
     """
 
     kind = "generate"
@@ -65,6 +68,7 @@ class TokenServer(Lifecycle):
         fast: bool = True,
         depth: int = 1,
         lookahead: int = 0,
+        ahead: bool = False,
         detailed: bool = False,
         make_cache: Callable[[], Cache] | None = None,
     ) -> None:
@@ -80,6 +84,7 @@ class TokenServer(Lifecycle):
         self.max_len = min(max_len, blocks * block)
         self.chunked, self.caching, self.hash_block = chunked, caching, hash_block
         self.fast, self.depth, self.lookahead, self.detailed = fast, depth, lookahead, detailed
+        self.ahead = ahead
         self.unit = prefix_hashes((), 0, hash_block, block)[1]
         self.lanes = [Lockstep(block, self.account, i) for i in range(depth)]
         self.partials: list[list[LiveJob]] = [[] for _ in range(depth)]
@@ -111,6 +116,15 @@ class TokenServer(Lifecycle):
                 f"prompt of {job.prompt} tokens is over max_num_batched_tokens={self.limit} and chunked_prefill is off"
             )
         return ""
+
+    def notices(self, now: float) -> float:
+        """When an arrival at `now` is looked at: at once, or `ahead` just after the pass in flight."""
+        if not self.flights:
+            return now
+        plan = self.flights[0]
+        if plan.repeat == 1:
+            return plan.end + INSTANT
+        return plan.start + self.spent(plan, self.progress(plan, now) + 1)[1] + INSTANT
 
     def submit(self, job: LiveJob, now: float) -> None:
         """Queue a job that `refuses` nothing; sets `cut_wanted` if the plan in flight could change by it."""

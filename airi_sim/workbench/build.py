@@ -11,6 +11,7 @@ from airi_sim.core.log import Log
 from airi_sim.core.types import FOREVER, Request
 from airi_sim.engine.backends import Backend, SimBackend, server_name
 from airi_sim.engine.driver import Driver
+from airi_sim.hardware.serving import BARE, Serving
 from airi_sim.runtime.pool import Pool
 from airi_sim.runtime.runtime import Runtime
 from airi_sim.runtime.service import BatchServer, SlotServer
@@ -72,6 +73,7 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
         log,
         link=wiring.link if wiring else None,
         kv_bytes=wiring.kv_bytes if wiring else None,
+        request_s=max((_edges(plan, backend).api_s for plan in plans), default=0.0),
         admission=maker("admission", policy["admission"])(),
         model_router=model_router,
         faults=maker("fault", policy["fault"])(),
@@ -88,6 +90,11 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
     driver = make_driver(runtime, executors, learn=script.learn, progress=progress)
     warnings = [text for plan in plans for text in plan.warnings]
     return World(workload, runtime, driver, log, backend, plans, warnings)
+
+
+def _edges(plan: PoolPlan, backend: Backend) -> Serving:
+    """The serving engine of a pool, where the backend simulates what it does before and between passes."""
+    return (plan.deployment.serving or BARE) if getattr(backend, "edges", False) else BARE
 
 
 def check_model_router(model_router: Any, pools: list[str]) -> None:
@@ -183,5 +190,5 @@ def _maker_of(plan: PoolPlan, config: Mapping[str, Any], log: Log, backend: Back
         name, index, queue, batcher(), evictor(), log, blocks=d.kv_blocks, block=d.block_size, seats=d.max_num_seqs,
         limit=d.max_num_batched_tokens, max_len=longest, chunked=limits["chunked_prefill"], caching=d.prefix_caching,
         hash_block=d.hash_block, fast=config["engine"]["fast_forward"], detailed=backend.detailed,
-        make_cache=cache,
+        make_cache=cache, ahead=_edges(plan, backend).ahead,
     )  # fmt: skip
