@@ -11,6 +11,7 @@ from airi_sim.core.errors import BadInput
 from airi_sim.core.types import Affine, Plan
 from airi_sim.hardware.features import names, ramps
 from airi_sim.hardware.fit import FORMAT
+from airi_sim.hardware.physics import PHYSICS, incomplete
 from airi_sim.hardware.service import SERVICE, ServiceCost
 from airi_sim.hardware.table import Table
 
@@ -94,8 +95,10 @@ def _section(profile: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
 
 def _problem(profile: Any) -> str:
     """What is wrong with it, or nothing."""
-    if not isinstance(profile, dict) or profile.get("format") != FORMAT:
-        return f"its format is not '{FORMAT}'"
+    if not isinstance(profile, dict) or profile.get("format") not in (FORMAT, PHYSICS):
+        return f"its format is neither '{FORMAT}' nor '{PHYSICS}'"
+    if profile["format"] == PHYSICS:
+        return incomplete(profile)
     missing = [key for key in ("device", "model", "precision", "block_size", "kinds") if key not in profile]
     if missing:
         return f"it lacks {', '.join(missing)}"
