@@ -8,6 +8,7 @@ from typing import Any
 
 from airi_sim.core.errors import BadInput, unknown
 from airi_sim.hardware.fitted import load_profile
+from airi_sim.hardware.physics import PHYSICS, arguments
 
 CONFIDENCE = ("high", "medium", "low", "measured")
 
@@ -30,6 +31,8 @@ class Accelerator:
                      the engine; `interconnect` (bytes/s, one direction) is used for what is not listed
     confidence       high, medium, low (datasheet or guess), measured (calibrated)
     profile          calibration profile (see airi_sim.hardware.fit); it replaces the physics when present
+    residuals        spread of log(measured / predicted) of the fits, by kind of kernel (see airi_sim.hardware.opfit)
+    tables           errors of single shapes, corrected where a table has them (see airi_sim.hardware.physics)
     """
 
     name: str
@@ -60,6 +63,8 @@ class Accelerator:
     confidence: str = "low"
     source: str = ""
     profile: Mapping[str, Any] | None = None
+    residuals: Mapping[str, float] = field(default_factory=dict)
+    tables: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.confidence not in CONFIDENCE:
@@ -89,12 +94,15 @@ def calibrated(
 ) -> Accelerator:
     """What `conf/accelerator/profile.yaml` instantiates: the device a calibration profile was measured on.
 
-    The profile may name its peak_flops, memory_bytes and bandwidth; they
-    matter for memory sizes only, because times come from the measurements.
+    A physics profile (of op timings) has its own data sheet. The other may name its peak_flops, memory_bytes and
+    bandwidth; they matter for memory sizes only, because times come from the measurements.
     """
     if path is None:
         raise BadInput("accelerator=profile needs accelerator.path=PROFILE.json: make one with 'airi calibrate'.")
     profile = load_profile(path)
+    if profile["format"] == PHYSICS:
+        given = {"tdp_w": tdp_w, "idle_w": idle_w, "usd_per_hour": usd_per_hour}
+        return Accelerator(**arguments(profile) | {name: value for name, value in given.items() if value})
     return Accelerator(
         name=str(profile["device"]),
         peak_flops=profile.get("peak_flops", {"fp32": 1e12}),
