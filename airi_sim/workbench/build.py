@@ -18,6 +18,7 @@ from airi_sim.runtime.service import BatchServer, SlotServer
 from airi_sim.runtime.token_server import TokenServer
 from airi_sim.runtime.view import Board
 from airi_sim.workbench.objects import instantiate
+from airi_sim.workbench.oracles import reveal_truth
 from airi_sim.workbench.paths import options
 from airi_sim.workbench.plugins import maker
 from airi_sim.workbench.pools import PoolPlan, plan_pools
@@ -88,7 +89,7 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
     executors += [wiring.executor] if wiring else []
     make_driver = getattr(backend, "driver", None) or Driver
     driver = make_driver(runtime, executors, learn=script.learn, progress=progress)
-    warnings = [text for plan in plans for text in plan.warnings]
+    warnings = [text for plan in plans for text in plan.warnings] + reveal_truth(runtime, script)
     return World(workload, runtime, driver, log, backend, plans, warnings)
 
 

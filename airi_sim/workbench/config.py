@@ -153,6 +153,9 @@ def _explained(error: Exception, overrides: list[Override]) -> BadInput:
     choice = re.search(r"Could not find '([\w/-]+)/([^/']+)'", text)
     if choice and options(choice[1]):
         return unknown(choice[1], choice[2], options(choice[1]))
+    part = re.search(r"Could not override '([^']+)'. No match in the defaults list", text)
+    if part:
+        return BadInput(f"{part[1]} is no choice of a whole run: name it where it is a part, as in ...{part[1]}=NAME.")
     key = re.search(r"Could not (?:override|delete)[^']*'([^']+)'", text) or re.search(r"Key '([^']+)' is not in", text)
     if key:
         return _unknown_key(key[1], overrides)

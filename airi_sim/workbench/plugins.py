@@ -30,6 +30,7 @@ TAKES: dict[str, dict[str, tuple[str, ...]]] = {
     "queue": {
         "push": ("job", "now"), "requeue": ("job", "now"), "peek": ("now",), "pop": ("now",), "remove": ("job", "now"),
         "stable": ("now", "decoding"), "serve": ("decoding", "passes"),
+        "over": ("job", "tokens_out", "now"), "contest": ("draft", "now"), "overtakes": ("draft", "job", "now"),
     },
     "batcher": {"form": ("draft", "queue", "now"), "stable": ("draft", "queue", "now")},
     "evictor": {"victim": ("running", "now")},
@@ -102,8 +103,9 @@ def _takes(method: Any, names: tuple[str, ...]) -> bool:
 
 def policy_node(kind: str, chosen: Any, default: Mapping[str, Any], seed: int) -> Mapping[str, Any]:
     """The node of a policy in a pool: a name of the group, a node with a `_target_`, or the default."""
-    if chosen is None:
-        return default
-    if isinstance(chosen, str):
-        return group_node(f"policy/{kind}", chosen, seed)
-    return chosen  # maker() says what is wrong with anything else
+    node = default if chosen is None else chosen
+    if isinstance(node, str):
+        node = group_node(f"policy/{kind}", node, seed)
+    if isinstance(node, Mapping) and isinstance(node.get("predictor"), str):  # a part that is a choice itself
+        return {**node, "predictor": group_node("predictor", node["predictor"], seed)}
+    return node  # maker() says what is wrong with anything else

@@ -8,7 +8,7 @@ scanned. It is slow on purpose.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, nextafter
 from typing import Any
 
 from airi_sim.core.types import Call, Item
@@ -196,6 +196,8 @@ class Replica:
             if not self.preempted:
                 if not self.batcher.greedy:
                     self.wake = self.batcher.stable(self, self.queue, now).until
+                if len(self.queue) and self.queue.peek(now) is None:  # all are held back
+                    self.wake = min(self.wake, nextafter(self.queue.stable(now, {}).until, inf))
                 return None
 
     def _seconds(self, cost: Line) -> float:
@@ -228,6 +230,8 @@ class Replica:
                 self.finish[h.job.request] = now
                 del self.held[h.job.id]
                 self._release(h)
+                if hasattr(self.queue, "over"):
+                    self.queue.over(h.job, self.out[h.job.id], now)
 
     def _first_token(self, h: Held, now: float) -> None:
         h.decoding = True

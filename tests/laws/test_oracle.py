@@ -12,18 +12,16 @@ from airi_sim.core.types import FOREVER, Horizon
 from airi_sim.policies import batchers
 from airi_sim.policies.batchers import ChunkedPrefill, PrefillFirst, Static
 from airi_sim.policies.evictors import LastIn, Lru
-from airi_sim.policies.queues import Fcfs, PriorityAging, Sjf, Vtc
+from airi_sim.policies.preemption import Preemptive
+from airi_sim.policies.queues import Vtc
 from tests.laws import oracle
 from tests.laws.orders import AgingLongest, AskMeEveryPass, Longest
+from tests.laws.queues import BUILT_IN
 from tests.laws.worlds import Setup, workload
 
 CONFIGURATIONS = int(os.environ.get("AIRI_ORACLE", "500"))
 QUEUES: dict[str, Any] = {
-    "fcfs": Fcfs,
-    "sjf": Sjf,
-    "vtc": Vtc,
-    "vtc_weighted": lambda: Vtc(weights={"t0": 3.0, "t1": 0.1}),
-    "priority_aging": lambda: PriorityAging(patience=0.4),
+    **BUILT_IN,
     "longest": Longest,
     "aging_longest": lambda: AgingLongest(patience=0.4),
     "every_pass": AskMeEveryPass,
@@ -43,6 +41,8 @@ BATCHERS: dict[str, Any] = {
     "continuous": batchers.Continuous,
     "continuous_of_50": lambda: batchers.Continuous(max_output=50),
     "past_future": lambda: batchers.PastFuture(every=5),
+    "preemptive": Preemptive,
+    "preemptive_of_100": lambda: Preemptive(tokens=100),
 }
 EVICTORS: dict[str, Any] = {"last_in": LastIn, "lru": Lru}
 REGIMES: dict[str, dict[str, Any]] = {

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from airi_sim.core.errors import BadInput
 from airi_sim.core.types import FOREVER, Job
-from airi_sim.policies.queues import SLACK, Fcfs, PriorityAging, Sjf, Vtc
+from airi_sim.policies.queues import Fcfs, PriorityAging, Sjf, Vtc
+from airi_sim.policies.queues.waiting import SLACK
 from tests.policies.fakes import job
 
 PATIENCE = 5.0
@@ -131,7 +132,7 @@ def test_memory_of_priority_aging_follows_those_who_wait(patience: float) -> Non
         queue.push(job(id, arrived=0.0), 0.0)
         queue.pop(0.0)
     assert len(queue) == 1
-    assert max(len(queue._urgent), len(queue._oldest)) <= 2 * (len(queue) + 1) + SLACK + 1
+    assert max(len(queue.waiting.entries), len(queue.oldest.entries)) <= 2 * (len(queue) + 1) + SLACK + 1
 
 
 @given(

@@ -81,7 +81,7 @@ class Witness:
 class QueueWitness(Witness):
     """Keeps its own list of who waits. `peeks`: how often it asks for each answer."""
 
-    wrapped = ("stable", "serve", "remove")
+    wrapped = ("stable", "serve", "remove", "over", "contest", "overtakes")
 
     def __init__(self, policy: Any) -> None:
         super().__init__(policy)
@@ -135,6 +135,22 @@ class QueueWitness(Witness):
             raise Breach("purity", "stable() changed the mapping `decoding`: it is read only")
         return check_horizon(horizon)
 
+    def _over(self, job: Job, tokens_out: int, now: float) -> None:
+        self.call("over", job, tokens_out, now)
+        self._count("over()")
+
+    def _contest(self, draft: Any, now: float) -> tuple[Job | None, Horizon]:
+        answer = self.call("contest", draft, now)
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            raise Breach("protocol", f"contest() answered {answer!r}: it must return (job or None, Horizon)")
+        loser, horizon = answer
+        if loser is not None and draft.running.get(getattr(loser, "id", None)) is not loser:
+            raise Breach("bounds", f"contest() answered {loser!r}, which is not one of the running jobs")
+        return loser, check_horizon(horizon, "contest()")
+
+    def _overtakes(self, draft: Any, job: Job, now: float) -> bool:
+        return bool(self.call("overtakes", draft, job, now))
+
     def _known(self, method: str, job: Any) -> None:
         job_id = getattr(job, "id", None)
         held = self.held.get(job_id) if isinstance(job_id, int) else None
@@ -154,10 +170,10 @@ class QueueWitness(Witness):
         return int(self.sentry.call("len()", self.policy.__len__))
 
 
-def check_horizon(horizon: Any) -> Horizon:
+def check_horizon(horizon: Any, method: str = "stable()") -> Horizon:
     """A Horizon of whole passes, or Breach."""
     if not isinstance(horizon, Horizon) or not isinstance(horizon.passes, int) or isnan(horizon.until):
-        raise Breach("protocol", f"stable() answered {horizon!r}: it must return Horizon(passes, until)")
+        raise Breach("protocol", f"{method} answered {horizon!r}: it must return Horizon(passes, until)")
     return horizon
 
 

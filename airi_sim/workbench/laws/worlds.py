@@ -11,6 +11,7 @@ from typing import Any
 from airi_sim.core.types import Affine, Item, Plan, Request
 from airi_sim.policies.batchers import ChunkedPrefill, PrefillFirst, Static
 from airi_sim.policies.evictors import LastIn, Lru
+from airi_sim.policies.preemption import Preemptive
 from airi_sim.policies.queues import Fcfs, Sjf, Vtc
 
 BLOCK = 16
@@ -22,7 +23,7 @@ REGIMES: dict[str, tuple[float, int, int]] = {
 }
 """Requests per second, seats and KV blocks a replica. In the last two memory stops the head of the queue although
 seats are free, which is where a lie of a policy about itself shows, and jobs lose their memory and start again."""
-BATCHERS: tuple[Callable[[], Any], ...] = (ChunkedPrefill, ChunkedPrefill, PrefillFirst, Static)
+BATCHERS: tuple[Callable[[], Any], ...] = (ChunkedPrefill, Preemptive, PrefillFirst, Static)
 EVICTORS: tuple[Callable[[], Any], ...] = (LastIn, Lru)
 QUEUES: tuple[Callable[[], Any], ...] = (Fcfs, Fcfs, Sjf, Vtc)
 SLOWEST = 1000.0
