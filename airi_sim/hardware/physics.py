@@ -1,7 +1,7 @@
 """Physics profiles: the coefficients of an accelerator fitted to op timings, as a file.
 
-`airi calibrate calibrate.ops=...` writes one and `accelerator=profile accelerator.path=...` reads it. Unlike the profile
-of a measured backend (`fit.py`) it holds for any model, because it keeps coefficients of kernels, not times of passes.
+`airi calibrate calibrate.ops=...` writes one and `accelerator=profile accelerator.path=...` reads it. Unlike the
+profile of a measured backend (`fit.py`) it holds for any model: it keeps coefficients of kernels, not times of passes.
 """
 
 from __future__ import annotations
