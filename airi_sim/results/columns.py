@@ -13,6 +13,7 @@ from airi_sim.core.log import TABLES
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Counts = NDArray[np.int32]
 Texts = NDArray[np.object_]
 
 
@@ -76,12 +77,32 @@ def _from_rows(rows: list[tuple[Any, ...]], place: int, kind: Any) -> Any:
 
 
 def _from_arrow(cells: Any, kind: Any) -> Any:
-    """Texts that are stored as places in a dictionary stay few: the rows share them."""
+    """By buffers, because pyarrow's own way imports pandas. Texts stored as places in a dictionary stay few: the rows
+    share them."""
     whole = cells.combine_chunks()
-    if not hasattr(whole, "dictionary"):
-        return whole.to_numpy(zero_copy_only=False).astype(kind, copy=False)
-    names = np.array([*whole.dictionary.to_pylist(), None], dtype=object)
-    return names[whole.indices.fill_null(len(names) - 1).to_numpy()]
+    if hasattr(whole, "dictionary"):
+        names = np.array([*whole.dictionary.to_pylist(), None], dtype=object)
+        place, known = _buffer(whole.indices)
+        return names[np.where(known, place, len(names) - 1)]
+    if kind is np.object_:
+        return np.array([*whole.to_pylist(), None], dtype=object)[:-1]
+    numbers, known = _buffer(whole)
+    return np.where(known, numbers, np.nan).astype(kind)
+
+
+def _buffer(cells: Any) -> tuple[Any, Any]:
+    """The numbers of an Arrow array, and which of them are known (one True if all are)."""
+    places = slice(cells.offset, cells.offset + len(cells))
+    validity, numbers = cells.buffers()
+    known = np.True_ if validity is None else _bits(validity)[places]
+    if cells.type == "bool":
+        return _bits(numbers)[places], known
+    kind = f"{'f' if cells.type == 'double' else 'i'}{cells.type.bit_width // 8}"
+    return np.frombuffer(numbers, kind)[places], known
+
+
+def _bits(buffer: Any) -> Any:
+    return np.unpackbits(np.frombuffer(buffer, np.uint8), bitorder="little").astype(bool)
 
 
 def codes(texts: Texts) -> tuple[list[str], Ints]:
