@@ -38,7 +38,8 @@ class PhysicsCost:
         self._tokens = tokens
         self._sequences = sequences
         self._decode = Table(lambda n: tokens[n] + sequences[n] + launch * serving.graph + each * n)
-        self._beside = Table(lambda n: kernels.prefill_launch() + (launch + each * n) * device.mixed * (n > 0))
+        prompts = kernels.prefill_launch() + serving.prompt_s
+        self._beside = Table(lambda n: prompts + (launch + each * n) * device.mixed * (n > 0))
         self._context = kernels.decode_context()
         self._mixed = self._context * device.mixed
         self._pair = kernels.prefill_pair() / 2

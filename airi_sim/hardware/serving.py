@@ -12,6 +12,7 @@ class Serving:
     """Coefficients of one engine, in seconds; one yaml each in conf/serving.
 
     step_s, sequence_s, token_s   host time per pass, per sequence in it, per new token in it
+    prompt_s                      more host time of a pass that takes in prompts (building the batch)
     sampler_s                     picking the next tokens, per pass
     layer_s                       small kernels of one layer (norms, rotary embedding, cache write)
     graph                         part of an attention kernel's fixed time that is left in a pure decode pass
@@ -27,6 +28,7 @@ class Serving:
     step_s: float = 0.0
     sequence_s: float = 0.0
     token_s: float = 0.0
+    prompt_s: float = 0.0
     sampler_s: float = 60e-6
     layer_s: float = 0.0
     graph: float = 1.0
