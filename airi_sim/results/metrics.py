@@ -23,7 +23,7 @@ from airi_sim.results.columns import Columns, Floats, every
 from airi_sim.results.cost import total
 from airi_sim.results.fairness import fairness, union
 from airi_sim.results.slo import met, objectives
-from airi_sim.results.stats import describe
+from airi_sim.results.stats import Description, describe
 from airi_sim.results.tokens import Tokens
 
 STATUSES = ("finished", "rejected", "failed", "cancelled", "unfinished")
@@ -51,6 +51,7 @@ def summarise(
     the last event; `servers`: how many replicas there are, default those that ran anything. Raises BadInput on unknown
     keys.
     """
+    itl = token_gaps(tables)
     read = every(tables)
     requests, jobs, plans = read["requests"], read["jobs"], read["plans"]
     window = last_event(read) if duration_s is None else duration_s
@@ -63,7 +64,7 @@ def summarise(
             "duration_s": window,
             "throughput": throughput(requests, window),
             **{name: describe(values) for name, values in times.items() if name != "queue_s"},
-            "itl_s": describe(*Tokens(plans, read["spans"]).gaps()),
+            "itl_s": itl,
             "queue_s": describe(times["queue_s"]),
             "slo": attainment(status == "finished", times, objectives(slo), window),
             "fairness": fairness(requests, jobs, window, weights),
@@ -86,6 +87,14 @@ def write_summary(folder: str | Path, summary: Summary) -> Path:
     except OSError as error:
         raise BadInput(f"'{path}' cannot be written ({error.strerror or error}); choose another folder.") from error
     return path
+
+
+def token_gaps(tables: Mapping[str, Any]) -> Description:
+    """itl_s. It needs more memory than all other figures together, so nothing else is held meanwhile."""
+    read = every(tables)
+    gaps = Tokens(read["plans"], read["spans"]).gaps()
+    del read
+    return describe(*gaps)
 
 
 def latencies(requests: Columns, jobs: Columns) -> dict[str, Floats]:

@@ -110,8 +110,13 @@ KEYS: dict[str, Rule] = {
     "hardware.strict": FLAG,
     "study.loads": (lambda v: _all(v, lambda x: _number(x) and x > 0), "a list of numbers above 0"),
     "study.seeds": (lambda v: _all(v, lambda x: _whole(x, 0)), "a list of whole numbers from 0"),
-    "bench.traces": (lambda v: _all(v, lambda x: isinstance(x, str)), "a list of names"),
+    "bench.cases": (
+        lambda v: isinstance(v, str) or _all(v, lambda x: isinstance(x, str)),
+        "the name of a set, or a list of cases",
+    ),
     "bench.repeat": FROM_1,
+    "bench.yardstick": or_null(TEXT),
+    "bench.dynamo": or_null(TEXT),
     "workload.concurrency": or_null(FROM_1),
 }
 """Keys outside pools and servers."""
