@@ -6,6 +6,8 @@ itl_s    each gap between successive tokens of a job, pooled over all tokens
 e2e_s    finish - arrival; of finished requests
 queue_s  first start of any of its jobs - arrival; of every request that was started
 slo      attainment: share of *offered* requests that finished and met every limit; goodput: those a second
+cost     of servers held and used, see cost.py; per_mtok: per million output tokens
+moves    transfers between servers: how many, their bytes, the seconds each took
 cache    prompt tokens found in the prefix cache / prompt tokens, over started generate jobs
 """
 
@@ -20,7 +22,7 @@ import numpy as np
 
 from airi_sim.core.errors import BadInput
 from airi_sim.results.columns import Columns, Floats, every
-from airi_sim.results.cost import total
+from airi_sim.results.cost import bill
 from airi_sim.results.fairness import fairness, union
 from airi_sim.results.slo import met, objectives
 from airi_sim.results.stats import Description, describe
@@ -38,7 +40,7 @@ def summarise(
     engine: Mapping[str, Any],
     provenance: Mapping[str, Any],
     slo: Mapping[str, float | None] | None = None,
-    prices: Mapping[str, Mapping[str, float]] | None = None,
+    prices: Mapping[str, Mapping[str, Any]] | None = None,
     weights: Mapping[str, float] | None = None,
     duration_s: float | None = None,
     servers: int | None = None,
@@ -70,7 +72,8 @@ def summarise(
             "fairness": fairness(requests, jobs, window, weights),
             "cache": {"hit_rate": hit_rate(jobs)},
             "utilization": use,
-            "cost": total({name: one["busy_s"] for name, one in use["servers"].items()}, window, prices),
+            "cost": bill(plans, window, float(np.nansum(requests.floats("output_tokens"))), prices),
+            "moves": moves(plans),
             "preemptions": int(np.nansum(jobs.floats("preemptions"))),
             "decisions_hash": decisions_hash,
             "engine": dict.fromkeys(ENGINE) | _counted(plans) | dict(engine),
@@ -154,6 +157,14 @@ def hit_rate(jobs: Columns) -> float | None:
     started = ~np.isnan(jobs.floats("started_s")) & (jobs.texts("kind") == "generate")
     prompts = np.nansum(jobs.floats("tokens_in")[started])
     return float(np.nansum(jobs.floats("cached_tokens")[started]) / prompts) if prompts else None
+
+
+def moves(plans: Columns) -> dict[str, Any]:
+    """Transfers between servers (KV of jobs that were handed on)."""
+    rows = plans.texts("kind") == "move"
+    seconds = (plans.floats("end_s") - plans.floats("start_s"))[rows]
+    size = float(plans.floats("prefill_tokens")[rows].sum())
+    return {"count": int(rows.sum()), "bytes": size, "s": describe(seconds)}
 
 
 def utilization(plans: Columns, window: float, servers: int | None = None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -28,6 +29,14 @@ def _number(v: Any) -> bool:
 
 def _all(values: Any, test: Callable[[Any], bool]) -> bool:
     return isinstance(values, list | ListConfig) and len(values) > 0 and all(test(v) for v in values)
+
+
+def _intensity(v: Any) -> bool:
+    """One number, or steps in time."""
+    if _number(v):
+        return bool(v >= 0)
+    steps = _all(v, lambda step: _all(step, lambda x: _number(x) and x >= 0) and len(step) == 2)
+    return steps and v[0][0] == 0 and all(a[0] < b[0] for a, b in pairwise(v))
 
 
 def or_null(rule: Rule) -> Rule:
@@ -95,7 +104,7 @@ KEYS: dict[str, Rule] = {
     "transfer.together": FLAG,
     "transfer.layerwise": FLAG,
     "cost.pue": (lambda v: _number(v) and v >= 1, "a number from 1"),
-    "cost.gco2_per_kwh": or_null((lambda v: _number(v) and v >= 0, "a number from 0")),
+    "cost.gco2_per_kwh": or_null((lambda v: _intensity(v), "a number from 0, or [[seconds, g/kWh], ...] from 0 s on")),
     "results.tables": FLAG,
     "results.report": FLAG,
     "results.timeline": FLAG,
