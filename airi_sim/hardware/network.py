@@ -12,6 +12,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 from airi_sim.core.errors import BadInput, unknown
+from airi_sim.hardware.fabric import Tables, check_tables
 
 LINKS = ("scale_up", "nic", "host", "nvme", "store")
 
@@ -19,11 +20,12 @@ LINKS = ("scale_up", "nic", "host", "nvme", "store")
 @dataclass(frozen=True)
 class Wire:
     """`bandwidth` peak bytes/s in one direction, the `efficiency` that large transfers reach of it, `latency_s` before
-    the first byte arrives."""
+    the first byte arrives, and where that is known from (one yaml each in conf/link)."""
 
     bandwidth: float
     efficiency: float = 0.8
     latency_s: float = 0.0
+    source: str = ""
 
     def __post_init__(self) -> None:
         if not (self.bandwidth > 0 and 0 < self.efficiency <= 1 and self.latency_s >= 0):
@@ -56,16 +58,20 @@ class Node:
     host      one accelerator to the memory of the host
     nvme      the local drives, all together
     store     the object store, for the whole node
+
+    `collectives` are those measured on it: {operation: {engine: {ranks: [alpha_s, bus bytes/s]}}} (hardware.fabric).
     """
 
     name: str
     accelerators: int = 8
     nics: int = 8
     links: Mapping[str, Any] = field(default_factory=dict)
+    collectives: Tables = field(default_factory=dict)
     confidence: str = "low"
     source: str = ""
 
     def __post_init__(self) -> None:
+        check_tables(self.name, self.collectives)
         if self.accelerators < 1 or not 1 <= self.nics <= self.accelerators:
             raise BadInput(
                 f"node '{self.name}' needs at least 1 accelerator, and from 1 to {self.accelerators} nics, not "
@@ -97,7 +103,10 @@ def _wire(node: str, name: str, link: Any) -> Wire:
 
 
 def node_around(accelerator: Any) -> Node:
-    """A node nobody described: eight of these accelerators, joined by their interconnect, a network card for each."""
+    """The node an accelerator sits in. If nobody described it: eight of these, joined by their interconnect, a network
+    card for each."""
+    if accelerator.node is not None:
+        return accelerator.node
     links = {
         "scale_up": Wire(accelerator.interconnect, 0.8, 5e-6),
         "host": Wire(accelerator.host_bandwidth, 0.85, 8e-6),
