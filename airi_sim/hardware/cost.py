@@ -44,7 +44,8 @@ class PhysicsCost:
         self._mixed = self._context * device.mixed
         self._pair = kernels.prefill_pair() / 2
         self._past = kernels.prefill_context()
-        self.notes = _notes(model, device)
+        doubts = device.notes(deployment.precision, serving.collective, deployment.tp)
+        self.notes = (*doubts, *model.notes(deployment.precision), *_notes(model))
 
     def affine(self, plan: Plan) -> Affine:
         """Pass i takes first + i * step; the decodes attend to context + sequences * (i + 1) tokens. About 1 us."""
@@ -59,11 +60,9 @@ class PhysicsCost:
         return Affine(first + prefill, c * n)
 
 
-def _notes(model: ModelSpec, device: Accelerator) -> tuple[str, ...]:
+def _notes(model: ModelSpec) -> tuple[str, ...]:
     """One sentence for each reason to expect a larger error than usual."""
     notes = []
-    if device.confidence != "high":
-        notes.append(f"accelerator '{device.name}' has coefficients of {device.confidence} confidence.")
     if model.experts:
         notes.append(f"'{model.name}' is a mixture of experts: grouped products are 17-35 % off on unseen models.")
     if model.window_layers:

@@ -6,7 +6,7 @@ What is in no table here is a Llama: gated MLP, grouped-query attention, two nor
 CHECKED = (
     "apertus", "arcee", "cohere", "cohere2", "deepseek_v2", "deepseek_v3", "ernie4_5", "ernie4_5_moe", "exaone4",
     "falcon", "flex_olmo", "gemma", "gemma2", "gemma3_text", "gemma4_text", "glm4", "glm4_moe", "glm4_moe_lite", "gpt2",
-    "gpt_neox", "gpt_oss", "granite", "granitemoe", "granitemoeshared", "internlm3", "llama", "llama4_text",
+    "gpt_neox", "gpt_oss", "granite", "granitemoe", "granitemoeshared", "internlm3", "kimi_k2", "llama", "llama4_text",
     "minimax_m2", "ministral3", "mistral", "mixtral", "olmo", "olmo2", "olmo3", "olmoe", "opt", "phi", "phi3", "phimoe",
     "qwen2", "qwen2_moe", "qwen3", "qwen3_5_moe_text", "qwen3_5_text", "qwen3_moe", "qwen3_next", "qwen3_vl_text",
     "seed_oss", "smollm3", "solar_open", "stablelm", "starcoder2",

@@ -124,12 +124,19 @@ class ModelSpec:
         state = sum(kind.count * kind.attention.state_flops for kind in self.kinds)
         return 2.0 * (self.active_parameters - table) + attention + state
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Sentences on what one should doubt about it."""
-        if self.family in CHECKED:
-            return ()
-        return (f"the architecture '{self.family}' of '{self.name}' is not known here and was read as a Llama.",)
+    def notes(self, precision: str = "") -> tuple[str, ...]:
+        """Sentences on what one should doubt about it, run in `precision` (empty: as published)."""
+        found = []
+        if self.family not in CHECKED:
+            found.append(
+                f"the architecture '{self.family}' of '{self.name}' is not known here and was read as a Llama."
+            )
+        if self.quantisation and precision not in ("", self.precision):
+            found.append(
+                f"the published weights of '{self.name}' are {self.precision}, but it runs in {precision}: "
+                f"precision={self.precision} takes them as they are."
+            )
+        return tuple(found)
 
     @property
     def layers(self) -> int:

@@ -26,7 +26,24 @@ PUBLISHED = {
     "mixtral-8x7b": (46_702_792_704, 128),
     "yi-34b": (34_388_917_248, 240),
     "qwen3-30b-a3b": (30_532_122_624, 96),
+    "llama-3.2-1b": (1_235_814_400, 32),
+    "llama-3.2-3b": (3_212_749_824, 112),
+    "llama-3.1-405b": (405_853_388_800, 504),
+    "mistral-7b": (7_248_023_552, 128),
+    "mistral-small-24b": (23_572_403_200, 160),
+    "mixtral-8x22b": (140_620_634_112, 224),
+    "qwen2.5-72b": (72_706_203_648, 320),
+    "gemma-2-9b": (9_241_705_984, 336),
+    "phi-4": (14_659_507_200, 200),
+    "deepseek-v2-lite": (15_706_484_224, 30.375),
+    "deepseek-v3": (671_026_419_200, 68.625),
+    "kimi-k2": (1_026_408_232_448, 68.625),
+    "qwen3-235b-a22b": (235_093_634_560, 188),
+    "gpt-oss-20b": (20_914_757_184, 48),
+    "gpt-oss-120b": (116_829_156_672, 72),
+    "llama-4-scout": (107_769_861_120, 192),
 }
+WITH_TOWER = {"qwen3-vl-8b": 8_767_123_696, "gemma-3-27b": 27_432_406_640, "gemma-4-26b-a4b": 25_805_933_872}
 DEEPSEEK_V2_LITE = {
     "model_type": "deepseek_v2", "hidden_size": 2048, "num_hidden_layers": 27, "num_attention_heads": 16,
     "num_key_value_heads": 16, "intermediate_size": 10944, "moe_intermediate_size": 1408, "n_routed_experts": 64,
@@ -50,6 +67,14 @@ def test_parameters_and_kv_are_the_published_ones(name):
     assert spec.name == name
     assert spec.parameters == parameters
     assert spec.kv_bytes_per_token("bf16") == kv_kib * 1024
+
+
+@pytest.mark.parametrize("name", WITH_TOWER)
+def test_a_model_with_a_vision_tower_weighs_what_is_published(name):
+    """Biases and norms of the tower are left out."""
+    spec = load(name)
+    assert spec.parameters == pytest.approx(WITH_TOWER[name], rel=1e-4)
+    assert spec.vision is not None and spec.modules["vision"] == spec.vision.parameters
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
@@ -182,7 +207,7 @@ def test_every_config_of_the_reference_data_has_its_published_size(reference):
     for name, (total, active) in REFERENCE.items():
         assert reference[name].parameters == pytest.approx(total, rel=2e-3), name
         assert reference[name].active_parameters == pytest.approx(active, rel=5e-3), name
-        assert reference[name].notes == (), name
+        assert reference[name].notes() == (), name
 
 
 @pytest.mark.parametrize(
@@ -206,6 +231,7 @@ def test_published_quantisation_knows_what_it_left_alone(reference):
     assert oss.stored("experts", "mxfp4") == 0.5 + 1 / 32
     assert oss.stored("attention", "mxfp4") == 2
     assert oss.stored("attention", "fp8") == 1, "somebody else's quantisation converts what it likes"
+    assert "precision=fp8 takes them as they are" in dense.notes("bf16")[0] and not dense.notes("fp8")
     assert dense.stored("attention", "fp8") == dense.stored("mlp", "fp8") == 1
     assert {dense.stored(module, "fp8") for module in ("embedding", "head", "norm", "router")} == {2}
 
