@@ -163,8 +163,11 @@ def moves(plans: Columns) -> dict[str, Any]:
     """Transfers between servers (KV of jobs that were handed on)."""
     rows = plans.texts("kind") == "move"
     seconds = (plans.floats("end_s") - plans.floats("start_s"))[rows]
-    size = float(plans.floats("prefill_tokens")[rows].sum())
-    return {"count": int(rows.sum()), "bytes": size, "s": describe(seconds)}
+    return {
+        "count": int(rows.sum()),
+        "bytes": float(plans.floats("prefill_tokens")[rows].sum()),
+        "s": describe(seconds),
+    }
 
 
 def utilization(plans: Columns, window: float, servers: int | None = None) -> dict[str, Any]:

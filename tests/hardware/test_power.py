@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,12 +45,9 @@ def test_a_service_draws_full_power_while_it_is_busy() -> None:
     assert work(replace(deployment(), kind="search", model=None)) == {"base": 1.0}
 
 
-def test_mean_power_of_a100s_is_met_within_a_few_percent() -> None:
+def test_mean_power_of_a100s_is_met_within_a_few_percent(data_dir: Path) -> None:
     """Also where the size of node was left out of the fit. Figures: python -m experiments.power."""
-    folder = Path(os.environ.get("AIRI_DATA", "data"))
-    if not (folder / "fidelity/splitwise_perf.csv").is_file():
-        pytest.skip("needs fidelity/splitwise_perf.csv in AIRI_DATA")
-    points = measured(folder)
+    points = measured(data_dir)
     points = points[points.prompt_size <= LONGEST]
     device = load("accelerator", "a100-sxm-80")
     idle = device.idle_w / device.tdp_w

@@ -113,7 +113,8 @@ def test_a_grid_that_never_changes_is_one_number() -> None:
     price = {"idle_watts": 10.0, "busy_watts": 110.0}
     bills = [cost(columns, rows, 20.0, {**price, "gco2_per_kwh": grid}) for grid in (250, [[0, 250], [3, 250]])]
     assert bills[0]["gco2"] == pytest.approx(bills[1]["gco2"])
-    assert bills[0]["gco2"] == pytest.approx(bills[0]["joules"] / 3.6e6 * 250)
+    joules = bills[0]["joules"]
+    assert joules is not None and bills[0]["gco2"] == pytest.approx(joules / 3.6e6 * 250)
 
 
 def test_a_grid_out_of_order_is_refused() -> None:

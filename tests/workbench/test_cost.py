@@ -67,7 +67,8 @@ def test_without_figures_there_is_no_bill(airi: Run) -> None:
     assert set(summary(airi, "workload.n=5", *words)["cost"].values()) == {None}
 
 
-@pytest.mark.parametrize(("word", "wanted"),
+@pytest.mark.parametrize(
+    ("word", "wanted"),
     [
         ("cost.pue=0.9", "from 1"),
         ("cost.gco2_per_kwh=-1", "or null"),
