@@ -191,6 +191,11 @@ def possible(ops: Ops, sheet: Sheet) -> Any:
     return np.ones(len(ops), dtype=bool)
 
 
+def possible_on(ops: Ops, device: Accelerator, precision: str = "bf16") -> Any:
+    """The same by the accelerator."""
+    return possible(ops, Sheet.of(device, precision))
+
+
 def distinct(ops: Ops) -> Ops:
     """Every shape once, with the median of its timings."""
     shapes = np.column_stack([ops[name] for name in SHAPES[ops.kind]])
@@ -272,8 +277,13 @@ def fit_all_reduce(ops: Ops) -> dict[int, tuple[float, float]]:
 
 def with_fit(device: Accelerator, fits: Sequence[Fitted]) -> Accelerator:
     """The accelerator with the coefficients that were fitted."""
-    values: dict[str, Any] = {name: v for fit in fits for name, v in fit.values.items() if hasattr(device, name)}
-    return replace(device, **values)
+    return with_values(device, {name: value for fit in fits for name, value in fit.values.items()})
+
+
+def with_values(device: Accelerator, values: Values) -> Accelerator:
+    """The accelerator with other coefficients; those that belong to the engine are left out."""
+    own: dict[str, Any] = {name: value for name, value in values.items() if hasattr(device, name)}
+    return replace(device, **own)
 
 
 def predicted(ops: Ops, device: Accelerator, precision: str) -> Floats:

@@ -42,15 +42,8 @@ class Replay:
     @property
     def items(self) -> list[Item]:
         """Requests with prompts that nobody shares."""
-        return [
-            Item(
-                Request(
-                    i, row.queued_s, int(row.input_toks), int(row.output_toks), prefix=_own(i, int(row.input_toks))
-                ),
-                int(row.output_toks),
-            )
-            for i, row in enumerate(self.requests.itertuples())
-        ]
+        rows = enumerate(self.requests[["queued_s", "input_toks", "output_toks"]].itertuples(index=False))
+        return [Item(_request(i, queued, int(tokens), int(out)), int(out)) for i, (queued, tokens, out) in rows]
 
 
 def score(folder: Path, options: Options, progress: Say) -> list[Row]:
@@ -65,7 +58,8 @@ def score(folder: Path, options: Options, progress: Say) -> list[Row]:
 
 def replays(folder: Path) -> list[Replay]:
     """The runs of the file."""
-    lines = pd.read_csv(folder / NEEDS[0]).to_dict("records")
+    table = pd.read_csv(folder / NEEDS[0])
+    lines = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
     return [Replay(str(line["hw"]), line, _requests(folder, line)) for line in lines if line["hw"] in CARDS]
 
 
@@ -110,9 +104,9 @@ def _requests(folder: Path, line: Mapping[str, Any]) -> pd.DataFrame:
     return pd.read_parquet(folder / BENCH / name).sort_values("queued_s", kind="stable")
 
 
-def _own(request: int, tokens: int) -> tuple[int, ...]:
-    """Ids of the blocks of a prompt that nobody shares."""
-    return tuple(request << 20 | block for block in range(tokens // BLOCK))
+def _request(i: int, queued: float, tokens: int, out: int) -> Request:
+    """With ids of the blocks of a prompt that nobody shares."""
+    return Request(i, queued, tokens, out, prefix=tuple(i << 20 | block for block in range(tokens // BLOCK)))
 
 
 def _rows(replay: Replay, times: Times) -> list[Row]:
