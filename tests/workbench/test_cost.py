@@ -37,7 +37,7 @@ def test_the_bill_of_two_replicas_of_two_accelerators(airi: Run) -> None:
 
 
 def test_carbon_follows_the_grid(airi: Run) -> None:
-    """Twice the carbon from the middle on is one and a half times the carbon, about; from the end on, it is the same."""
+    """Twice the carbon from the middle on is about half as much again; from the end on, it is the same."""
     flat = summary(airi, *FLAT, "cost.gco2_per_kwh=100")
     half, end = flat["duration_s"] / 2, flat["duration_s"]
     found = [summary(airi, *FLAT, f"cost.gco2_per_kwh=[[0, 100], [{at}, 200]]")["cost"]["gco2"] for at in (half, end)]
