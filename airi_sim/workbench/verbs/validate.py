@@ -69,4 +69,15 @@ def fidelity(config: Mapping[str, Any], folder: Path) -> list[Check]:
     return scored(config, folder)
 
 
-VALIDATIONS: dict[str, Callable[[Mapping[str, Any], Path], list[Check]]] = {"parity": parity, "fidelity": fidelity}
+def theory(config: Mapping[str, Any], folder: Path) -> list[Check]:
+    """The engine against closed forms of queueing theory."""
+    from airi_sim.workbench.theory.suite import theory as compared
+
+    return compared(config, folder)
+
+
+VALIDATIONS: dict[str, Callable[[Mapping[str, Any], Path], list[Check]]] = {
+    "parity": parity,
+    "fidelity": fidelity,
+    "theory": theory,
+}
