@@ -73,6 +73,7 @@ class Fitted:
     sigma         spread of log(measured / formula): half of (84th - 16th percentile)
     bias          median of it
     dropped       timings left out because they beat the peak of the data sheet
+    ranges        least and most of each number of the shape, over all timings
     share         relative standard error of each coefficient, from the curvature of the fit
     """
 
@@ -173,7 +174,7 @@ def fit_ops(found: Sequence[Ops], device: Accelerator, precision: str) -> list[F
         kept = distinct(worth.take(np.flatnonzero(possible(worth, sheet))))
         if len(kept) >= FEWEST:
             dropped = int(np.sum(~possible(worth, sheet)))
-            fits.append(replace(fit_family(kind, kept, known, sheet), dropped=dropped))
+            fits.append(replace(fit_family(kind, kept, known, sheet), dropped=dropped, ranges=ops.ranges))
             known |= fits[-1].values
     if not fits and not any(one.kind == "all_reduce" for one in found):
         kinds = ", ".join(f"{len(one)} {one.kind}" for one in found)
