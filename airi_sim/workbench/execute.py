@@ -20,10 +20,11 @@ from airi_sim.core.errors import BadInput
 from airi_sim.core.log import TABLES
 from airi_sim.engine.backends import Backend
 from airi_sim.results.columns import Columns
-from airi_sim.results.metrics import summarise, write_summary
+from airi_sim.results.metrics import clean, summarise, write_summary
 from airi_sim.results.recorder import Recorder
 from airi_sim.workbench.blame import blaming
 from airi_sim.workbench.build import World, build
+from airi_sim.workbench.doubts import doubted
 from airi_sim.workbench.measurements import write_measurements
 from airi_sim.workbench.paths import PACKAGE
 from airi_sim.workbench.prices import prices_of
@@ -110,6 +111,7 @@ def _write_files(
         servers=sum(plan.deployment.replicas for plan in world.plans),
         decisions_hash=world.log.decisions_hash(),
     )
+    summary = clean(doubted(world, summary, tables["plans"], config["hardware"]["strict"]))
     if config["results"]["timeline"]:
         from airi_sim.results.timeline import write_timeline
 
@@ -156,7 +158,7 @@ def peak_rss_mb() -> float:
 def provenance(world: World, config: Mapping[str, Any], requests: Any) -> dict[str, Any]:
     """Where the figures come from, and what should make one doubt them; `requests` is their table."""
     accelerator = world.generate.deployment.accelerator
-    calibrated = world.backend.source == "torch" or getattr(accelerator, "profile", None) is not None
+    calibrated = world.backend.source == "torch" or getattr(accelerator, "confidence", "") == "measured"
     warnings = [*world.warnings, *getattr(world.workload, "warnings", [])]
     for executor in world.driver.executors[:1]:
         warnings += getattr(getattr(executor, "cost", None), "notes", ())
