@@ -70,6 +70,12 @@ def perform(
     return world
 
 
+def tenant_weights(world: World) -> Mapping[str, float] | None:
+    """What each tenant's share of service is measured against: the weights of the first queue that has some."""
+    weights = (plan.policies["queue"].get("weights") for plan in world.plans)
+    return next((named for named in weights if named), None)
+
+
 @contextmanager
 def recording(config: Mapping[str, Any], world: World, staging: Staging, stream: bool) -> Iterator[Recorder]:
     """The recorder of a run. What a long run finished before it failed is kept, and said."""
@@ -108,6 +114,7 @@ def _write_files(
         provenance=provenance(world, config, tables["requests"]),
         slo=config["slo"],
         prices=prices_of(world, config["cost"]),
+        weights=tenant_weights(world),
         servers=sum(plan.deployment.replicas for plan in world.plans),
         decisions_hash=world.log.decisions_hash(),
     )

@@ -104,8 +104,8 @@ def _takes(method: Any, names: tuple[str, ...]) -> bool:
 def policy_node(kind: str, chosen: Any, default: Mapping[str, Any], seed: int) -> Mapping[str, Any]:
     """The node of a policy in a pool: a name of the group, a node with a `_target_`, or the default."""
     node = default if chosen is None else chosen
-    if isinstance(node, str):
-        node = group_node(f"policy/{kind}", node, seed)
+    if isinstance(chosen, str):
+        node = group_node(f"policy/{kind}", chosen, seed)
     if isinstance(node, Mapping) and isinstance(node.get("predictor"), str):  # a part that is a choice itself
         return {**node, "predictor": group_node("predictor", node["predictor"], seed)}
     return node  # maker() says what is wrong with anything else

@@ -107,7 +107,7 @@ KEYS = {
     "model.config.head_dim=abc": ("abc",),
     "model=hf": ("model.config=path/to/config.json",),
     "backend.name=torhc": ("unknown backend 'torhc'", "did you mean 'torch'"),
-    "policy.queue=fcfs": ("policy.queue=fcfs", "policy/queue=NAME", "fcfs, priority_aging"),
+    "policy.queue=fcfs": ("policy.queue=fcfs", "policy/queue=NAME", "edf, fcfs, lars"),
     "policy.queue=null": ("policy.queue=null",),
     "~policy.queue": ("policy.queue",),
     "policy.batcher.tokens=abc": ("policy.batcher.tokens=abc", "a whole number or null"),
