@@ -71,7 +71,8 @@ class GradientLimit(ConcurrencyLimit):
 
     As long as jobs take as long as the fastest did, the limit grows by its root, the queue it allows for; once they
     take longer, because they wait, it shrinks in proportion. Times are per output token plus one, for jobs are unlike;
-    `smoothing` is the weight of each new value. It grows only while at least half of it is used.
+    a whole limit of jobs moves it by a `smoothing` share of the way: each of them left before it could see what the
+    others did, so more would swing. It grows only while at least half of it is used.
     """
 
     def __init__(self, limit: int = 32, smoothing: float = 0.2, most: int = 4096) -> None:
@@ -95,5 +96,5 @@ class GradientLimit(ConcurrencyLimit):
         wanted = self.limit * gradient + sqrt(self.limit)
         if wanted > self.limit and 2 * inside < self.limit:
             return
-        wanted = (1 - self.smoothing) * self.limit + self.smoothing * wanted
-        self.limit = min(float(self.most), max(1.0, wanted))
+        moved = self.limit + (wanted - self.limit) * self.smoothing / self.limit
+        self.limit = min(float(self.most), max(1.0, moved))

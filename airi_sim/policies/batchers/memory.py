@@ -63,9 +63,9 @@ class PastFuture:
     """Admits a job if all can keep their memory to the end (LightLLM; Gong et al., ASPLOS 2025).
 
     With how many tokens each job still emits, the peak of memory to come is known; the head of the queue is let in if
-    that stays below the KV blocks less a `margin` share. `predictor` says how many a job emits (null: its budget);
-    whoever outlives its prediction counts as if it emitted one more. Every `every` decode passes somebody is let in,
-    or at once if nobody decodes.
+    that stays below the KV blocks less a `margin` share (the last block of a job is half empty). `predictor` says how
+    many a job emits (null: its budget); whoever outlives its prediction counts as if it emitted one more. Every `every`
+    decode passes somebody is let in, or at once if nobody decodes.
     """
 
     greedy = False

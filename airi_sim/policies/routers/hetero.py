@@ -80,14 +80,15 @@ class HeteroCost:
             raise BadInput(f"HeteroCost has {len(profiles)} profiles for {view.n} replicas: give one for each.")
         queued, jobs = view.column("queued_tokens", now), view.column("outstanding", now)
         offers = {
-            i: self.offer(job, profiles[i], queued[i] - view.matched(i, job), jobs[i] + 1)
+            i: self.offer(job, profiles[i], queued[i], job.tokens - view.matched(i, job), jobs[i] + 1)
             for i in alive(view.column("up", now))
         }
         return min(offers, key=lambda i: (*offers[i], i))
 
-    def offer(self, job: Job, it: Profile, ahead: int, jobs: int) -> Offer:
-        """What the job gets there, with `ahead` prompt tokens before its own and `jobs` jobs with it."""
-        ttft_s = it.ttft_s(ahead + job.tokens)
+    def offer(self, job: Job, it: Profile, queued: int, tokens: int, jobs: int) -> Offer:
+        """What the job gets there: `queued` prompt tokens come before `tokens` of its own that are not in memory, and
+        `jobs` jobs share the passes."""
+        ttft_s = it.ttft_s(queued + tokens)
         late = ttft_s > self.ttft_s or it.tpot_s(jobs) > self.tpot_s
-        price = it.usd(job.tokens, min(job.budget, self.expected), jobs)
+        price = it.usd(tokens, min(job.budget, self.expected), jobs)
         return Offer(late, ttft_s if late else price, ttft_s)

@@ -147,7 +147,7 @@ class KvCost:
 
 
 def _prefix(asked: Asked) -> Scores:
-    return _relative([asked.view.matched(i, asked.job) for i in range(asked.view.n)])
+    return [asked.view.matched(i, asked.job) / asked.job.prompt for i in range(asked.view.n)]
 
 
 def _queue(asked: Asked) -> Scores:
@@ -180,9 +180,9 @@ SCORERS: dict[str, Scorer] = {"prefix": _prefix, "queue": _queue, "kv": _kv, "ac
 class Scored:
     """The greatest weighted sum of scores (the endpoint picker of llm-d and the Gateway API inference extension).
 
-    `weights` by name: prefix (longest match 1, shortest 0), queue (shortest 1, longest 0), active (the same for jobs
-    waiting and running), kv (share of blocks that are free). Null: prefix 2, queue 1, kv 1. Ties go to the lowest
-    index.
+    `weights` by name: prefix (share of the prompt that is in memory there), queue (shortest 1, longest 0), active (the
+    same for jobs waiting and running), kv (share of blocks that are free). Null: prefix 2, queue 1, kv 1. Ties go to
+    the lowest index.
     """
 
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
