@@ -29,13 +29,14 @@ class Handover:
     link is done or `stay` when the link died. `over(job, now)` is called for a job that was cancelled on the way.
 
     One that is `patient` stands still at the source until the target has room (`waiting`); others go on where they are.
+    `size` tells the bytes of the KV of so many tokens.
     """
 
     def __init__(
-        self, job: LiveJob, source: Any, target: Any, link: Any, bytes_per_token: int, patient: bool = False
+        self, job: LiveJob, source: Any, target: Any, link: Any, size: Callable[[int], int], patient: bool = False
     ) -> None:
         self.job, self.source, self.target, self.link = job, source, target, link
-        self.bytes_per_token = bytes_per_token
+        self.size = size
         self.patient = patient
         self.waiting = False
         self.ahead_s = 0.0
@@ -63,7 +64,7 @@ class Handover:
             if not self.waiting:
                 self._back(now, over)
             return None
-        size = job.done * self.bytes_per_token
+        size = self.size(job.done)
         move = Move(Request(-1 - job.id, now, size, tenant=job.tenant), Call("move", size), job.attempt, now)
         move.way = self.source.index, self.target.index
         move.ahead_s = self.ahead_s

@@ -9,7 +9,7 @@ lost theirs at the target. If no decoding replica is up, or the link dies, the j
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from airi_sim.core.types import Plan
@@ -17,15 +17,17 @@ from airi_sim.runtime.gateway import GATEWAY, Gateway
 from airi_sim.runtime.handover import Handover
 from airi_sim.runtime.pool import Pool
 
+Size = Callable[[int], int]
+
 
 class Relay(Gateway):
-    """The part of the runtime that hands jobs on. `link` is the server whose jobs are moves, `kv_bytes` the bytes of a
-    token's KV by the name of the prefill pool; both are needed only where pools have such roles.
+    """The part of the runtime that hands jobs on. `link` is the server whose jobs are moves, `kv_bytes` tells the bytes
+    of the KV of so many tokens, by the name of the prefill pool; both are needed only where pools have such roles.
 
     `lines`: moves that wait for room, by the index of their target.
     """
 
-    def __init__(self, *parts: Any, link: Any = None, kv_bytes: Mapping[str, int] | None = None, **more: Any) -> None:
+    def __init__(self, *parts: Any, link: Any = None, kv_bytes: Mapping[str, Size] | None = None, **more: Any) -> None:
         super().__init__(*parts, **more)
         self.link, self.kv_bytes = link, kv_bytes or {}
         self.lines: dict[int, deque[Handover]] = {}

@@ -186,7 +186,7 @@ class Runtime(Relay):
         source = self.servers[job.server]
         if job.lane is None and job.id not in source.paused:
             raise ValueError(f"job {job.id} is not decoding on {source.name}: only decoding jobs can be handed over.")
-        move = Handover(job, source, target, link, bytes_per_token)
+        move = Handover(job, source, target, link, lambda tokens: tokens * bytes_per_token)
         self.log.decide(GATEWAY, "hand_over", job.id, target.name, 0)
         self.touched.append(source)
         if move.begin(now):

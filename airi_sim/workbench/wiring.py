@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
@@ -31,7 +31,7 @@ class Wiring:
     pool: Pool
     link: Link
     executor: LinkExecutor
-    kv_bytes: dict[str, int]
+    kv_bytes: dict[str, Callable[[int], int]]
 
 
 def level(plans: Sequence[PoolPlan], measured: bool) -> list[PoolPlan]:
@@ -79,11 +79,11 @@ def wire(plans: Sequence[PoolPlan], transfer: Mapping[str, Any], log: Log) -> Wi
     return Wiring(pool, link, executor, {plan.deployment.name: _kv_bytes(plan) for plan in joined})
 
 
-def _kv_bytes(plan: PoolPlan) -> int:
-    """Bytes of a token's KV on all accelerators of a replica together."""
-    deployment = plan.deployment
-    assert deployment.model is not None
-    return round(deployment.model.kv_bytes_per_token(kept_precision(deployment.precision)))
+def _kv_bytes(plan: PoolPlan) -> Callable[[int], int]:
+    """Bytes of the KV of so many tokens, on all accelerators of a replica together."""
+    model, precision = plan.deployment.model, kept_precision(plan.deployment.precision)
+    assert model is not None
+    return lambda tokens: round(model.kv_bytes(tokens, precision))
 
 
 def _topology(plans: Sequence[PoolPlan], together: bool) -> Topology:

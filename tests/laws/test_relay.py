@@ -73,7 +73,7 @@ class Relayed:
         for i in range(self.prefill + self.decode):
             topology.place(i, node, 1, "all")
         parts = {"admission": Always(), "model_router": Fixed(), "faults": Retry(), "programs": {"chat": chat}}
-        runtime = Runtime(pools, log, link=link, kv_bytes={"prefill": KV}, **parts)  # type: ignore[arg-type]
+        runtime = Runtime(pools, log, link=link, kv_bytes={"prefill": lambda tokens: KV * tokens}, **parts)
         script = Lengths(self.items)
         executors: list[Any] = [CostExecutor(Line(), script) for _ in range(self.prefill + self.decode)]
         driver = Driver(runtime, [*executors, LinkExecutor(topology, self.layers)])
@@ -158,7 +158,7 @@ def test_a_layer_at_a_time_only_what_is_left_is_waited_for() -> None:
     assert layered[3] - layered[2] == pytest.approx(0.001 + 100 * KV / 20 / 1e7)
 
 
-REGIMES = {
+REGIMES: dict[str, dict[str, Any]] = {
     "idle": {},
     "slow link": {"rate": 3e5},
     "seats full": {"seats": (64, 3)},
