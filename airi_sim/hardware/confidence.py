@@ -29,7 +29,7 @@ SIGMAS = {"measured": 0.10, "high": 0.10, "medium": 0.15, "low": 0.25}
 """Spread of a family whose fit left none: a guess by the confidence in the accelerator or the engine. 8-12 % are usual
 for products on fitted accelerators, 15-25 % for the data sheet with the coefficients of others."""
 FULL = 0.9
-"""Busy share above which waiting is taken to grow as at this one: an overloaded queue grows with time, not with load."""
+"""Busy share above which waiting is taken to grow as at this one: an overloaded queue grows with time instead."""
 FAMILIES = ("gemm", "decode", "prefill", "mixed", "moe", "small")
 FACTORS = ("mixed",)
 """Coefficients without a unit that make times longer as they grow; all others without one are reachable shares."""

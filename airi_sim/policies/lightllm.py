@@ -5,7 +5,8 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Sequence
 
-from airi_sim.core.protocols import Draft, Queue
+from airi_sim.core.errors import BadInput
+from airi_sim.core.protocols import Draft, Predictor, Queue
 from airi_sim.core.types import FOREVER, Horizon, Job
 from airi_sim.policies.batchers.common import at_least_one, continue_prompts
 from airi_sim.policies.batchers.memory import peak
@@ -18,14 +19,18 @@ class LightLlm:
     """Prompts alone in a pass, after at least `passes` passes of decodes, and only those that can stay to the end.
 
     A job is let in if the peak of memory to come stays below the KV of the server, with every job emitting all of its
-    budget (router of S-LoRA, Sheng et al., MLSys 2024; LightLLM has the same with a learned length). Whoever is refused
-    is asked again before every pass. Jobs need budgets: one without may only run alone. The engine does not chunk
-    prompts: use it with server.chunked_prefill=false; server.max_num_batched_tokens bounds a pass of prompts.
+    budget, or what `predictor` says if that is less (router of S-LoRA, Sheng et al., MLSys 2024; LightLLM has the same
+    with a learned length). Whoever is refused is asked again before every pass. Without budgets or a predictor jobs run
+    one by one. The engine does not chunk prompts: use it with server.chunked_prefill=false;
+    server.max_num_batched_tokens bounds a pass of prompts.
     """
 
     greedy = False
 
-    def __init__(self, passes: int = 10) -> None:
+    def __init__(self, passes: int = 10, predictor: Predictor | None = None) -> None:
+        if predictor is not None and not callable(getattr(predictor, "predict", None)):
+            raise BadInput(f"the predictor of LightLlm must have a method predict(job), and {predictor!r} has none.")
+        self.predictor = predictor
         self.passes = at_least_one("passes", passes, "decode passes between two passes of prompts") or 1
         self._due = 0
 
@@ -43,9 +48,9 @@ class LightLlm:
             draft.decode(now)
 
     def _admit(self, draft: Draft, queue: Queue, now: float) -> None:
-        jobs = _running(draft)
+        jobs = self._running(draft)
         while draft.budget > 0 and draft.seats > 0 and (job := queue.peek(now)) is not None:
-            insort(jobs, _new(job), key=_longest_first)
+            insort(jobs, self._new(job), key=_longest_first)
             if not _fits(jobs, draft) or not draft.admit(job):
                 return
             queue.pop(now)
@@ -58,8 +63,22 @@ class LightLlm:
         head = queue.peek(now)
         if wait > 0 or head is None or draft.seats <= 0:
             return Horizon(wait if wait > 0 else FOREVER)
-        over = peak(sorted([*_running(draft), _new(head)], reverse=True)) - _room(draft)
+        over = peak(sorted([*self._running(draft), self._new(head)], reverse=True)) - _room(draft)
         return Horizon(max(1, over // (1 + len(draft.partial)) + 1))
+
+    def _running(self, draft: Draft) -> list[Future]:
+        """Longest first."""
+        jobs = [(job, draft.attained(job)) for job in draft.running.values()]
+        return sorted([(max(0, self._total(job) - out - 1), job.prompt + out) for job, out in jobs], reverse=True)
+
+    def _new(self, job: Job) -> Future:
+        """A job that waits, once its prompt is done; one that was preempted has emitted tokens already."""
+        held = job.tokens + 1
+        return max(0, self._total(job) - (held - job.prompt)), held
+
+    def _total(self, job: Job) -> int:
+        """Output tokens of a job, those behind it included."""
+        return job.budget if self.predictor is None else min(job.budget, round(self.predictor.predict(job)))
 
 
 def _room(draft: Draft) -> int:
@@ -69,19 +88,6 @@ def _room(draft: Draft) -> int:
 
 def _fits(jobs: Sequence[Future], draft: Draft) -> bool:
     return len(jobs) == 1 or peak(jobs) < _room(draft)
-
-
-def _running(draft: Draft) -> list[Future]:
-    """Longest first."""
-    jobs = [(max(0, job.budget - draft.attained(job) - 1), job.prompt + draft.attained(job))
-            for job in draft.running.values()]  # fmt: skip
-    return sorted(jobs, reverse=True)
-
-
-def _new(job: Job) -> Future:
-    """A job that waits, once its prompt is done; one that was preempted has emitted tokens already."""
-    held = job.tokens + 1
-    return job.budget - (held - job.prompt), held
 
 
 def _longest_first(future: Future) -> Future:
