@@ -33,6 +33,8 @@ class Wire:
                 "a link needs a bandwidth above 0 bytes/s, an efficiency above 0 and at most 1, and a latency_s of 0 "
                 f"or more; got {self.bandwidth}, {self.efficiency}, {self.latency_s}."
             )
+        if not isinstance(self.source, str):
+            raise BadInput(f"the source of a link is text, not {self.source}.")
 
     @property
     def rate(self) -> float:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from airi_sim.core.errors import BadInput, unknown
 from airi_sim.hardware.cost import kv_blocks
 from airi_sim.hardware.deployment import Deployment
-from airi_sim.hardware.network import Node
 from airi_sim.workbench.objects import instantiate
 from airi_sim.workbench.plugins import group_node, policy_node
 from airi_sim.workbench.schema import POOL, SERVICE, check_rules, check_section, check_server
@@ -27,8 +26,6 @@ class PoolPlan:
     server: dict[str, Any]
     policies: dict[str, Mapping[str, Any]]
     role: str = "both"
-    node: Node | None = None
-    """The machines it stands on; None: as its accelerator suggests."""
     room: int = 0
     """KV blocks that the memory of the accelerator leaves; 0 where that is not known."""
 
@@ -80,7 +77,7 @@ def _plan(key: str, pool: Mapping[str, Any], config: Mapping[str, Any], hash_blo
     server = {**config["server"], **(pool.get("server") or {})}
     check_server(f"{key}.server" if pool.get("server") else "server", server)
     model = _part(config, pool, "model") if kind != "search" else None
-    accelerator, serving = _part(config, pool, "accelerator"), instantiate(config["serving"], "serving")
+    accelerator, serving = _accelerator(config, pool), instantiate(config["serving"], "serving")
     tp = pool.get("tp", 1)
     precision = config["backend"]["precision"] if measured else config["precision"]
     blocks, room = server["kv_blocks"] or 0, 0
@@ -96,16 +93,16 @@ def _plan(key: str, pool: Mapping[str, Any], config: Mapping[str, Any], hash_blo
         server["prefix_caching"], hash_block, dict(pool.get("service") or {}),
     )  # fmt: skip
     policies = _policies(key, pool.get("policy") or {}, config)
-    return PoolPlan(deployment, server, policies, pool.get("role", "both"), _node(pool, config), room)
+    return PoolPlan(deployment, server, policies, pool.get("role", "both"), room)
 
 
-def _node(pool: Mapping[str, Any], config: Mapping[str, Any]) -> Node | None:
-    """The machines of a pool: a name of the group, or a node with a `_target_`."""
-    chosen = pool.get("node")
+def _accelerator(config: Mapping[str, Any], pool: Mapping[str, Any]) -> Any:
+    """The accelerator of a pool, in the node that the pool names instead of its usual one."""
+    accelerator, chosen = _part(config, pool, "accelerator"), pool.get("node")
     if chosen is None:
-        return None
-    node: Node = instantiate(group_node("node", chosen, config["seed"]) if isinstance(chosen, str) else chosen, "node")
-    return node
+        return accelerator
+    node = instantiate(group_node("node", chosen, config["seed"]) if isinstance(chosen, str) else chosen, "pool.node")
+    return replace(accelerator, node=node)
 
 
 def _part(config: Mapping[str, Any], pool: Mapping[str, Any], group: str) -> Any:

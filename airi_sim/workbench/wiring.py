@@ -97,6 +97,6 @@ def _topology(plans: Sequence[PoolPlan], together: bool) -> Topology:
     ]
     dealt = [seat for row in zip_longest(*seats) for seat in row] if together else [s for pool in seats for s in pool]
     for server, plan in [seat for seat in dealt if seat is not None]:
-        node = plan.node or node_around(plan.deployment.accelerator)
+        node = node_around(plan.deployment.accelerator)
         topology.place(server, node, plan.deployment.tp, node.name if together else plan.deployment.name)
     return topology
