@@ -45,6 +45,7 @@ class Replica:
         self.first: dict[int, float] = {}
         self.finish: dict[int, float] = {}
         self.hits = 0
+        self.choices: list[tuple[int, int, str]] = []
 
     # memory, counted from scratch each time
     @property
@@ -166,6 +167,7 @@ class Replica:
         h = self.held.pop(job.id)
         self.preempted = True
         self.preemptions += 1
+        self.victims.append(job.id)
         if h.drafted:
             self.budget += h.drafted
         self._release(h)
@@ -187,11 +189,13 @@ class Replica:
             return None
         while True:
             self.budget, self.kept, self.closed, self.preempted, self.decoded = self.setup.limit, 0, False, False, False
+            self.victims: list[int] = []
             for h in self.held.values():
                 h.drafted = 0
             self.batcher.form(self, self.queue, now)
             self._make_room()
             if any(h.drafted for h in self.held.values()):
+                self._note()
                 return now + self._seconds(self.setup.cost)
             if not self.preempted:
                 if not self.batcher.greedy:
@@ -199,6 +203,12 @@ class Replica:
                 if len(self.queue) and self.queue.peek(now) is None:  # all are held back
                     self.wake = min(self.wake, nextafter(self.queue.stable(now, {}).until, inf))
                 return None
+
+    def _note(self) -> None:
+        """Write down what this pass does: chunks of prompts, evictions."""
+        chunks = [(h.job.id, f"chunk {h.drafted}") for h in self.held.values() if h.drafted and not h.decoding]
+        chosen = [*chunks, *[(i, "preempt") for i in self.victims]]
+        self.choices += [(self.passes, *choice) for choice in sorted(chosen)]
 
     def _seconds(self, cost: Line) -> float:
         new = context = pairs = 0

@@ -73,12 +73,20 @@ def configuration(seed: int, **chosen: Any) -> Setup:
 
 
 def differs(setup: Setup) -> str:
-    """What is not the same in the engine and the oracle; empty if nothing."""
+    """What is not the same in the engine and the oracle; empty if nothing. Decisions are the chunks and the evictions
+    of every pass of every replica."""
     ran = setup.run()
     times, replicas = oracle.run(setup)
     passes, preemptions = sum(r.passes for r in replicas), sum(r.preemptions for r in replicas)
     if (ran.passes, ran.preemptions) != (passes, preemptions):
         return f"passes {ran.passes} and {passes}, preemptions {ran.preemptions} and {preemptions}"
+    for i, replica in enumerate(replicas):
+        ours = sorted(
+            (index, job, choice) for _, at, _, job, choice, index in ran.log.decisions if at == f"r{i}" and job >= 0
+        )
+        different = [pair for pair in zip(ours, replica.choices, strict=False) if pair[0] != pair[1]]
+        if different or len(ours) != len(replica.choices):
+            return f"r{i} decides {different[:1]}, {len(ours)} and {len(replica.choices)} decisions"
     apart = ran.apart(times)
     return f"{apart} s apart" if apart > 1e-6 else ""
 
