@@ -141,7 +141,8 @@ class Plan:
     ends      jobs whose prompt completes with this plan
     joins     jobs that start decoding with its first pass without a prompt (resumed, handed over)
     sequences decoding jobs that take part: all of the lane, or 0
-    context   sum of their contexts before the first pass, `longest` the longest of them
+    context   sum of their contexts before the first pass, `longest` the longest of them, `shared` tokens in it that
+              another sequence has counted already (they lie in the same blocks)
     prefill_* new prompt tokens, sum of c*(2d+c) over chunks of c tokens after d, sum of d+c
     repeat    at most so many equal passes, and none may start after `until`
     lane      which lockstep group it belongs to (0 unless several plans are in flight)
@@ -156,7 +157,7 @@ class Plan:
     slices: list[tuple[Any, int]] = []
     ends: list[Any] = []
     joins: list[Any] | None = None
-    sequences = context = longest = reserved = lane = 0
+    sequences = context = longest = reserved = lane = shared = 0
     prefill_tokens = prefill_attention = prefill_context = 0
     repeat = 1
     until = end = inf

@@ -8,7 +8,7 @@ sum exactly. Roofline blends live inside A; decode KV is added to it, because we
 from __future__ import annotations
 
 from airi_sim.core.errors import BadInput
-from airi_sim.core.types import Affine, Plan
+from airi_sim.core.types import FOREVER, Affine, Plan
 from airi_sim.hardware.accelerator import Accelerator
 from airi_sim.hardware.deployment import Deployment
 from airi_sim.hardware.kernels import Kernels, check_tensor_parallel, kv_shards, layouts
@@ -24,7 +24,10 @@ class PhysicsCost:
     `notes` says where a prediction leaves what its coefficients were measured on.
     """
 
-    __slots__ = ("_beside", "_context", "_decode", "_mixed", "_pair", "_past", "_sequences", "_tokens", "notes")
+    __slots__ = (
+        "_beside", "_context", "_decode", "_mixed", "_pair", "_past", "_sequences", "_shared", "_tokens", "_windows",
+        "notes",
+    )  # fmt: skip
 
     def __init__(self, deployment: Deployment) -> None:
         model, device = deployment.model, deployment.accelerator
@@ -33,17 +36,20 @@ class PhysicsCost:
         serving = deployment.serving or BARE
         kernels = Kernels(model, device, serving, deployment.precision, deployment.tp)
         launch, each = kernels.decode_launch(), kernels.decode_sequence()
-        tokens = Table(lambda n: kernels.layers(n) + serving.step_s + serving.token_s * n)
+        tokens = Table(lambda n: serving.paced(kernels.layers(serving.padded(n)), model.layers) + serving.token_s * n)
         sequences = Table(lambda n: kernels.head(n) + serving.sequence_s * n)
         self._tokens = tokens
         self._sequences = sequences
         self._decode = Table(lambda n: tokens[n] + sequences[n] + launch * serving.graph + each * n)
         prompts = kernels.prefill_launch() + serving.prompt_s
         self._beside = Table(lambda n: prompts + (launch + each * n) * device.mixed * (n > 0))
-        self._context = kernels.decode_context()
+        whole, *windows = kernels.reaches()
+        self._context = whole.decode
         self._mixed = self._context * device.mixed
-        self._pair = kernels.prefill_pair() / 2
+        self._pair = whole.pair / 2
         self._past = kernels.prefill_context()
+        self._shared = self._context * (1 - serving.shared)
+        self._windows = [(reach.window, reach.decode, reach.decode * device.mixed, reach.pair) for reach in windows]
         doubts = device.notes(deployment.precision, serving.collective, deployment.tp)
         self.notes = (*doubts, *model.notes(deployment.precision), *_notes(model))
 
@@ -51,13 +57,38 @@ class PhysicsCost:
         """Pass i takes first + i * step; the decodes attend to context + sequences * (i + 1) tokens. About 1 us."""
         n = plan.sequences
         new = plan.prefill_tokens
+        if self._windows:
+            return self._windowed(plan)
         if not new:
             c = self._context
-            return Affine(self._decode[n] + c * (plan.context + n), c * n)
-        c = self._mixed
-        first = self._tokens[n + new] + self._sequences[n + len(plan.slices)] + self._beside[n] + c * (plan.context + n)
+            return Affine(self._decode[n] + c * (plan.context + n) - self._shared * plan.shared, c * n)
+        return Affine(self._with_prompts(plan), self._mixed * n)
+
+    def _with_prompts(self, plan: Plan) -> float:
+        """The first pass of a plan that takes in prompts."""
+        n, new = plan.sequences, plan.prefill_tokens
+        work = self._tokens[n + new] + self._sequences[n + len(plan.slices)] + self._beside[n]
         prefill = self._pair * (plan.prefill_attention + new) + self._past * plan.prefill_context
-        return Affine(first + prefill, c * n)
+        return work + prefill + self._mixed * (plan.context + n) - self._shared * plan.shared
+
+    def _windowed(self, plan: Plan) -> Affine:
+        """The same with layers that look back on a window: as far as the mean context, until that fills the window."""
+        n, new = plan.sequences, plan.prefill_tokens
+        if new:
+            first, step = self._with_prompts(plan), self._mixed * n
+        else:
+            first = self._decode[n] + self._context * (plan.context + n) - self._shared * plan.shared
+            step = self._context * n
+        passes = FOREVER
+        mean = plan.context / n + 1 if n else 0.0
+        seen = (plan.prefill_attention + new) / (2 * new) if new else 0.0
+        for window, alone, mixed, pair in self._windows:
+            c = mixed if new else alone
+            first += c * n * min(mean, window) + pair * new * min(seen, window)
+            if mean < window:
+                step += c * n
+                passes = min(passes, int(window - mean) + 1)
+        return Affine(first, step, passes)
 
 
 def _notes(model: ModelSpec) -> tuple[str, ...]:
@@ -65,8 +96,6 @@ def _notes(model: ModelSpec) -> tuple[str, ...]:
     notes = []
     if model.experts:
         notes.append(f"'{model.name}' is a mixture of experts: grouped products are 17-35 % off on unseen models.")
-    if model.window_layers:
-        notes.append(f"'{model.name}' has a sliding window, which is ignored: its decode time is too long beyond it.")
     return tuple(notes)
 
 

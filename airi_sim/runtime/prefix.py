@@ -14,7 +14,8 @@ from airi_sim.runtime.job import LiveJob
 
 class PrefixCache:
     """Hash of a prompt prefix -> references. Unreferenced ones stay, and go when `policy` says: without one least
-    recently used first, the deepest block of a prompt before its parents. One hash stands for `unit` KV blocks."""
+    recently used first, the deepest block of a prompt before its parents. One hash stands for `unit` KV blocks.
+    `shared` counts references beyond the first of each hash."""
 
     def __init__(self, unit: int, policy: Cache | None = None) -> None:
         self.unit = unit
@@ -23,7 +24,7 @@ class PrefixCache:
         self.free = getattr(policy, "free", None)
         self.references: dict[Any, int] = {}
         self.idle: OrderedDict[Any, None] = OrderedDict()
-        self.version = 0
+        self.version = self.shared = 0
 
     def match(self, hashes: Sequence[Any], limit: int) -> int:
         """Leading hashes that are resident, at most `limit`."""
@@ -46,6 +47,8 @@ class PrefixCache:
         for h in hashes:
             if references[h] == 0:
                 del idle[h]
+            else:
+                self.shared += 1
             references[h] += 1
         if self.use is not None:
             self.use(hashes, range(len(hashes)))
@@ -70,7 +73,9 @@ class PrefixCache:
         for h in reversed(hashes):
             left = references[h] - 1
             references[h] = left
-            if not left:
+            if left:
+                self.shared -= 1
+            else:
                 idle[h] = None
                 freed.append(h)
         if self.free is not None:

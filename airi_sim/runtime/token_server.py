@@ -279,6 +279,8 @@ class TokenServer(Lifecycle):
             plan.sequences = sequences
             plan.context = lane.context
             plan.reserved = self.reserved
+            if self.cache is not None and self.cache.shared:
+                plan.shared = self.cache.shared * self.cache.unit * self.block
             if lane.ranked:
                 plan.longest = lane.longest()
         if lane.index:

@@ -71,7 +71,7 @@ def peers(folder: Path, rows: Sequence[Row]) -> list[Score]:
     table = table[table.metric.isin({row.metric for row in rows})].sort_values(["simulator", "metric"], kind="stable")
     found = [
         Row(record.exp, "", "", 1, record.exp, record.metric, 1.0, 1.0 + record.ape_pct / 100, record.simulator, PEER)
-        for record in cast(list[Any], list(table.itertuples()))
+        for record in list(table.itertuples())
     ]
     return scores(found)
 
