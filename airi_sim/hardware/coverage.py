@@ -20,6 +20,8 @@ from airi_sim.hardware.serving import BARE
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 Range = tuple[float, float]
+LARGE = 1 << 20
+"""Weights in a matrix that takes a noticeable part of a pass."""
 
 
 @dataclass(frozen=True)
@@ -189,11 +191,12 @@ class _Spy(Kernels):
 
 
 def _weights(deployment: Deployment) -> tuple[list[float], list[float]]:
-    """Both sides of every weight matrix on one accelerator, smallest first."""
+    """Both sides of every weight matrix on one accelerator, smallest first; routers of experts are too small to count."""
     assert deployment.model is not None
     serving = deployment.serving or BARE
     spy = _Spy(deployment.model, deployment.accelerator, serving, deployment.precision, deployment.tp)
     spy.seen = set()
     spy.layers(1)
     spy.head(1)
-    return sorted({n for n, _ in spy.seen}), sorted({k for _, k in spy.seen})
+    large = [(n, k) for n, k in spy.seen if n * k >= LARGE]
+    return sorted({n for n, _ in large}), sorted({k for _, k in large})
