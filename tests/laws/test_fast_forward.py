@@ -167,6 +167,10 @@ REGIMES: dict[str, dict[str, Any]] = {
 }
 PROMPT, OUTPUT = {"kind": "uniform", "min": 1, "max": 300}, {"kind": "uniform", "min": 1}
 Fault = tuple[float, int, float]
+BITES: dict[str, list[Any]] = {
+    "patience": [0.2, 1.0], "quantum": [4, 40], "quantum_s": [0.1], "window_s": [0.5], "limit": [3],
+}  # fmt: skip
+"""Arguments of queues that make a difference within a few seconds."""
 CAREFUL = ("aimd", "continuous", "decode_first", "lightllm", "past_future", "size_timeout")
 """Batchers that let so few in that memory hardly ever runs short."""
 
@@ -195,8 +199,10 @@ def worlds(draw: Any, regime: str) -> tuple[dict[str, Any], list[Fault]]:
     policy["router"] = draw(st.sampled_from(ROUTER_NODES))
     for kind in ("queue", "batcher", "evictor", "cache"):
         policy[kind] = group_node(f"policy/{kind}", draw(st.sampled_from(options(f"policy/{kind}"))))
-    if "patience" in policy["queue"]:
-        policy["queue"]["patience"] = draw(st.sampled_from([0.2, 1.0]))
+    for name in sorted(BITES.keys() & policy["queue"]):
+        policy["queue"][name] = draw(st.sampled_from(BITES[name]))
+    if draw(st.booleans()):
+        policy["batcher"] = group_node("policy/batcher", "preemptive")
     if draw(st.booleans()):
         policy["admission"] = BUCKET | {"rate": draw(st.sampled_from([2000, 20000])), "capacity": 1000}
     deaths = st.tuples(st.floats(0.01, 3.0), st.integers(0, 4), st.floats(0.01, 0.5))
