@@ -28,8 +28,6 @@ NINETY = 1.645
 SIGMAS = {"measured": 0.10, "high": 0.10, "medium": 0.15, "low": 0.25}
 """Spread of a family whose fit left none: a guess by the confidence in the accelerator or the engine. 8-12 % are usual
 for products on fitted accelerators, 15-25 % for the data sheet with the coefficients of others."""
-FULL = 0.9
-"""Busy share above which waiting is taken to grow as at this one: an overloaded queue grows with time instead."""
 FAMILIES = ("gemm", "decode", "prefill", "mixed", "moe", "small")
 FACTORS = ("mixed",)
 """Coefficients without a unit that make times longer as they grow; all others without one are reachable shares."""
@@ -105,13 +103,17 @@ def _plan(passes: Passes, i: int) -> Plan:
     )  # fmt: skip
 
 
-def interval(summary: Mapping[str, Any], sigma: float, load: float) -> dict[str, dict[str, list[float] | None]]:
+def interval(
+    summary: Mapping[str, Any], sigma: float, load: float, drain: float
+) -> dict[str, dict[str, list[float] | None]]:
     """[least, most] with 90 % confidence of every time in a summary, by metric and statistic.
 
-    Times of passes are off as the passes are. Waiting is off by more: near saturation a queue of load rho grows by
-    1 / (1 - rho) of what service grows (M/G/1). `load` is rho, the busiest replica's busy share.
+    Times of passes are off as the passes are. Waiting is off by more: in a queue of load rho it grows by 1 / (1 - rho)
+    of what service grows (M/G/1); an overloaded queue grows with the work instead, of which what is left after the
+    last arrival waits: 1 / `drain`, the share of the run after the last arrival. `load` is rho, the busy share of the
+    busiest replica.
     """
-    amplified = 1 + 1 / (1 - min(load, FULL))
+    amplified = 1 + min(1 / max(1 - load, 1e-3), 1 / max(drain, 1e-3))
     found: dict[str, dict[str, list[float] | None]] = {}
     for metric in ("ttft_s", "tpot_s", "itl_s", "e2e_s"):
         values = summary.get(metric) or {}

@@ -191,7 +191,7 @@ class _Spy(Kernels):
 
 
 def _weights(deployment: Deployment) -> tuple[list[float], list[float]]:
-    """Both sides of every weight matrix on one accelerator, smallest first; routers of experts are too small to count."""
+    """Both sides of every weight matrix on one accelerator, smallest first; routers of experts do not count."""
     assert deployment.model is not None
     serving = deployment.serving or BARE
     spy = _Spy(deployment.model, deployment.accelerator, serving, deployment.precision, deployment.tp)

@@ -23,7 +23,7 @@ class FittedCost:
     block boundary: `affine` answers step 0 for the passes until then. BadInput if the profile lacks the section.
     """
 
-    __slots__ = ("_attention", "_block", "_context", "_padded", "_ranges", "_sequences", "_slices", "_tokens", "notes")
+    __slots__ = ("_attention", "_block", "_context", "_padded", "_sequences", "_slices", "_tokens", "notes")
 
     needs_longest = True
 
@@ -38,7 +38,6 @@ class FittedCost:
         self._attention: float = found["prefill_attention"]
         self._context: float = found["prefill_context"]
         self._slices: float = found["slices"]
-        self._ranges: Mapping[str, list[float]] = section.get("ranges", {})
         self.notes: tuple[str, ...] = ()
 
     def affine(self, plan: Plan) -> Affine:
@@ -53,15 +52,6 @@ class FittedCost:
         longest = plan.longest
         padded = (longest // self._block + 1) * self._block
         return Affine(first + n * (self._sequences + self._padded * padded), 0.0, padded - longest)
-
-    def outside(self, most: Mapping[str, float]) -> list[str]:
-        """Called after a run with the largest value of each quantity it reached (tokens, sequences, context,
-        prefill_context, slices of a pass): one sentence for each that was never measured."""
-        return [
-            f"passes reached {most[name]:g} {name}, but at most {high:g} were measured: times are extrapolated."
-            for name, (_, high) in self._ranges.items()
-            if most.get(name, 0) > high
-        ]
 
 
 def service_from(profile: Mapping[str, Any], kind: str) -> ServiceCost:

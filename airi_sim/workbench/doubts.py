@@ -12,14 +12,14 @@ from airi_sim.results.columns import Columns
 from airi_sim.workbench.build import World
 
 
-def doubted(world: World, summary: dict[str, Any], plans: Any, strict: bool) -> dict[str, Any]:
-    """The summary with `provenance.coverage`, `interval`, and a warning where passes were extrapolated; `plans` is the
-    table of the run. A measured run stays as it is. With `strict` BadInput instead of a warning."""
+def doubted(world: World, summary: dict[str, Any], tables: Mapping[str, Any], strict: bool) -> dict[str, Any]:
+    """The summary with `provenance.coverage`, `interval`, and a warning where passes were extrapolated; `tables`
+    are those of the run. A measured run stays as it is. With `strict` BadInput instead of a warning."""
     if not isinstance(world.backend, SimBackend):
         return summary
     from airi_sim.hardware.coverage import Coverage, coverage
 
-    pools = pools_of(world, Columns("plans", plans))
+    pools = pools_of(world, Columns("plans", tables["plans"]))
     whole = Coverage()
     for deployment, passes in pools:
         whole.add(coverage(deployment, passes))
@@ -31,10 +31,13 @@ def doubted(world: World, summary: dict[str, Any], plans: Any, strict: bool) -> 
         )
     provenance = dict(summary["provenance"])
     provenance |= {"coverage": whole.plain(), "warnings": [*provenance["warnings"], *sentences]}
-    return summary | {"interval": intervals(pools, summary), "provenance": provenance}
+    return summary | {
+        "interval": intervals(pools, summary, Columns("requests", tables["requests"])),
+        "provenance": provenance,
+    }
 
 
-def intervals(pools: list[Any], summary: Mapping[str, Any]) -> dict[str, Any]:
+def intervals(pools: list[Any], summary: Mapping[str, Any], requests: Columns) -> dict[str, Any]:
     """`relative`: standard deviation of the time of passes (of the pool with the largest); the metrics beside it."""
     from airi_sim.hardware.confidence import interval, spread
 
@@ -43,7 +46,8 @@ def intervals(pools: list[Any], summary: Mapping[str, Any]) -> dict[str, Any]:
         return {"level": 0.9, "relative": None}
     servers = summary["utilization"].get("servers") or {}
     load = max((one["busy"] or 0.0 for one in servers.values()), default=0.0)
-    return {"level": 0.9, "relative": max(spreads)} | interval(summary, max(spreads), load)
+    drain = 1 - float(requests.floats("arrival_s").max(initial=0.0)) / (summary["duration_s"] or 1.0)
+    return {"level": 0.9, "relative": max(spreads)} | interval(summary, max(spreads), load, drain)
 
 
 def pools_of(world: World, plans: Columns) -> list[Any]:

@@ -118,7 +118,7 @@ def _write_files(
         servers=sum(plan.deployment.replicas for plan in world.plans),
         decisions_hash=world.log.decisions_hash(),
     )
-    summary = clean(doubted(world, summary, tables["plans"], config["hardware"]["strict"]))
+    summary = clean(doubted(world, summary, tables, config["hardware"]["strict"]))
     if config["results"]["timeline"]:
         from airi_sim.results.timeline import write_timeline
 

@@ -75,6 +75,16 @@ def test_experts_need_timings_of_experts():
     assert [one["kernel"] for one in found.lacked] == ["moe"]
 
 
+def test_a_measured_profile_has_ranges_of_whole_passes():
+    own = on()
+    ranges = {"tokens": [1, 256], "sequences": [0, 32], "context": [0, 9000]}
+    profile = {"kinds": {"generate": {"ranges": ranges}}}
+    own = replace(own, accelerator=replace(own.accelerator, profile=profile))
+    found = coverage(own, rows((3, 30, 8000, 0), (2, 31, 300, 250)))
+    assert (found.calibrated, found.extrapolated) == (3, 2)
+    assert [(one["number"], one["reached"]) for one in found.lacked] == [("tokens", 281.0)]
+
+
 @given(
     data=st.lists(
         st.tuples(st.integers(1, 50), st.integers(0, 600), st.integers(0, 20_000), st.integers(0, 9000)), min_size=1,
@@ -119,7 +129,8 @@ def test_an_interval_holds_its_figure_and_waiting_widens_it():
         "ttft_s": {"mean": 1.0, "p50": 0.8, "p99": None}, "tpot_s": {"mean": 0.01}, "itl_s": {}, "e2e_s": {"mean": 3.0},
         "queue_s": {"mean": 0.5},
     }  # fmt: skip
-    idle, busy = interval(summary, 0.1, 0.0), interval(summary, 0.1, 0.8)
+    idle, busy, over = (interval(summary, 0.1, *state) for state in ((0.0, 0.01), (0.8, 0.01), (1.0, 0.5)))
     assert idle["tpot_s"]["mean"] == busy["tpot_s"]["mean"] == pytest.approx([0.01 / 1.1645, 0.01 * (1 + NINETY * 0.1)])
     assert busy["ttft_s"]["mean"][0] < idle["ttft_s"]["mean"][0] < 1.0 < idle["ttft_s"]["mean"][1]
     assert idle["ttft_s"]["p99"] is None
+    assert over["ttft_s"]["mean"][1] == pytest.approx(1 + NINETY * 0.1 * (0.5 + 0.5 * 3), rel=1e-9)

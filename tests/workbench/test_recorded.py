@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
+from airi_sim.results.columns import Columns
+from airi_sim.results.metrics import summarise
+from airi_sim.workbench.build import build
 from airi_sim.workbench.config import load_config, plain
+from airi_sim.workbench.doubts import intervals, pools_of
 from airi_sim.workbench.fidelity import replays, unseen, vtc
 from airi_sim.workbench.fidelity.rows import Options
 
@@ -24,7 +28,7 @@ LIMITS = {
     ("RTXPRO6000", "e2e_mean"): 3, ("RTXPRO6000", "tpot_mean"): 3, ("RTXPRO6000", "ttft_mean"): 6,
     ("RTX4090", "e2e_mean"): 5, ("RTX4090", "tpot_mean"): 5, ("RTX4090", "ttft_mean"): 6,
 }  # fmt: skip
-"""In percent. At 128 sequences the runs leave about 1.6 ms a pass to the host (serving=vllm: step_s + 128 * sequence_s);
+"""In percent. At 128 sequences the runs leave about 1.6 ms a pass to the host (of vllm: step_s + 128 sequence_s);
 what an accelerator needs per sequence belongs to its wave_s."""
 
 
@@ -48,6 +52,33 @@ def test_conf_holds_what_the_first_five_hundred_requests_show(data_dir, options)
     before, after = vtc.engine(options.config), vtc.calibrated(log, options.config)
     for part, name in (("accelerator", "e_c"), ("accelerator", "e_kv"), ("serving", "step_s"), ("serving", "prompt_s")):
         assert before[part][name] == pytest.approx(after[part][name], rel=0.02), name
+
+
+def predicted_intervals(config, items):
+    """[least, most] of the mean times of a run."""
+    workload = {"_target_": "airi_sim.workbench.fidelity.simulate.Recorded", "items": items, "hash_block": 16}
+    world = build({**config, "workload": workload})
+    world.driver.run(iter(world.workload))
+    summary = summarise(world.log.rows, engine={}, provenance={})
+    pools = pools_of(world, Columns("plans", world.log.rows["plans"]))
+    said = intervals(pools, summary, Columns("requests", world.log.rows["requests"]))
+    return {name: said[name]["mean"] for name in ("ttft_s", "tpot_s", "e2e_s")}
+
+
+def test_measured_means_lie_within_the_intervals(data_dir, options):
+    """Of eight logs on an accelerator without timings, three means each."""
+    names = sorted(path.stem for path in (data_dir / "vtc").glob("*.jsonl"))
+    if not names:
+        pytest.skip("the logs are not there")
+    config, inside, count = vtc.engine(options.config), 0, 0
+    for name in names[::3]:
+        log = vtc.recording(data_dir / "vtc" / f"{name}.jsonl")
+        said = predicted_intervals(config, log.items)
+        ttft, e2e = log.first - log.arrival, log.finish - log.arrival
+        seen = {"ttft_s": ttft.mean(), "e2e_s": e2e.mean(), "tpot_s": ((e2e - ttft) / (log.output - 1)).mean()}
+        inside += sum(said[metric][0] <= value <= said[metric][1] for metric, value in seen.items())
+        count += len(seen)
+    assert inside >= 0.9 * count
 
 
 def made_up(cost, requests=120, seed=0):
