@@ -140,6 +140,7 @@ class Topology:
     def __init__(self) -> None:
         self.places: dict[int, Place] = {}
         self.rates: dict[str, float] = {}
+        self._routes: dict[tuple[int, int], Route] = {}
         self._filled: dict[str, tuple[int, int]] = {}
 
     def place(self, server: int, node: Node, ranks: int, group: str) -> Place:
@@ -159,6 +160,12 @@ class Topology:
 
     def route(self, source: int, target: int) -> Route:
         """From one placed replica to another: over the scale-up links of their machine, or over network cards."""
+        found = self._routes.get((source, target))
+        if found is None:
+            found = self._routes[source, target] = self._between(source, target)
+        return found
+
+    def _between(self, source: int, target: int) -> Route:
         if source == target:
             return Route()
         sender, receiver = self.places[source], self.places[target]

@@ -218,7 +218,8 @@ def _server(start: Floats, end: Floats, decodes: Floats, blocks: Floats, window:
 
 
 def _counted(plans: Columns) -> dict[str, int]:
-    return {"plans": len(plans), "passes": int(np.nansum(plans.floats("passes")))}
+    passes = plans.floats("passes")[plans.texts("kind") == "pass"]
+    return {"plans": len(plans), "passes": int(np.nansum(passes))}
 
 
 def _known(values: Floats) -> Floats:

@@ -90,6 +90,7 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
     make_driver = getattr(backend, "driver", None) or Driver
     driver = make_driver(runtime, executors, learn=script.learn, progress=progress)
     warnings = [text for plan in plans for text in plan.warnings] + reveal_truth(runtime, script)
+    warnings += wiring.warnings if wiring else ()
     return World(workload, runtime, driver, log, backend, plans, warnings)
 
 

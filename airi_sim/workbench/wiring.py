@@ -32,6 +32,7 @@ class Wiring:
     link: Link
     executor: LinkExecutor
     kv_bytes: dict[str, Callable[[int], int]]
+    warnings: tuple[str, ...] = ()
 
 
 def level(plans: Sequence[PoolPlan], measured: bool) -> list[PoolPlan]:
@@ -75,8 +76,19 @@ def wire(plans: Sequence[PoolPlan], transfer: Mapping[str, Any], log: Log) -> Wi
     link = Link(NAME, sum(plan.deployment.replicas for plan in plans), Fcfs, log, depth=FOREVER)
     pool = Pool(NAME, "move", "", [link], RoundRobin(), Board([link]))
     layers = min(plan.deployment.model.layers for plan in joined if plan.deployment.model is not None)
-    executor = LinkExecutor(_topology(plans, transfer["together"]), layers if transfer["layerwise"] else 0)
-    return Wiring(pool, link, executor, {plan.deployment.name: _kv_bytes(plan) for plan in joined})
+    topology = _topology(plans, transfer["together"])
+    executor = LinkExecutor(topology, layers if transfer["layerwise"] else 0)
+    return Wiring(pool, link, executor, {plan.deployment.name: _kv_bytes(plan) for plan in joined}, _doubts(topology))
+
+
+def _doubts(topology: Topology) -> tuple[str, ...]:
+    """One sentence for each kind of machine whose links nobody measured."""
+    nodes = {place.node.name: place.node for place in topology.places.values()}
+    return tuple(
+        f"KV moves over links of node '{node.name}' that are of {node.confidence} confidence."
+        for node in nodes.values()
+        if node.confidence not in ("high", "measured")
+    )
 
 
 def _kv_bytes(plan: PoolPlan) -> Callable[[int], int]:

@@ -80,6 +80,14 @@ def test_a_pool_stands_on_the_node_it_names() -> None:
     assert topology.route(0, 2).rate == 1e9
 
 
+def test_the_experiment_runs_and_says_what_to_doubt(airi: Run) -> None:
+    done = airi("experiment=pd", "workload.n=20", "model=llama-3.1-8b", "accelerator=h100-sxm", small=False)
+    assert done.code == 0, done.err
+    found = summary(done)
+    assert found["moves"]["count"] == 20 - (table(done, "requests")["output_tokens"] == 1).sum()
+    assert any("links of node 'hgx-h100'" in text for text in found["provenance"]["warnings"])
+
+
 def test_sequences_must_fit_in_both_pools(airi: Run) -> None:
     done = run(airi, "pools.d.server={kv_blocks: 100}", "workload.input.max=3000", "workload.input.mean=1400")
     requests = table(done, "requests")
