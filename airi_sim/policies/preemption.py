@@ -7,7 +7,7 @@ way, or for how long nobody should. Prompts under way may be overtaken by the he
 
 from __future__ import annotations
 
-from airi_sim.core.errors import BadInput
+from airi_sim.core.errors import BadInput, PolicyError
 from airi_sim.core.protocols import Draft, Queue
 from airi_sim.core.types import FOREVER, Horizon, Job
 
@@ -66,17 +66,25 @@ class Preemptive:
 
     def _admit(self, draft: Draft, queue: Queue, now: float) -> None:
         """From the head of the queue until the budget runs out or nobody makes way any more."""
+        contest = getattr(queue, "contest", None)
+        admitted: set[int] = set()
         while draft.budget > 0 and (job := queue.peek(now)) is not None:
             if draft.seats > 0 and draft.admit(job):
                 queue.pop(now)
-            elif not self._makes_way(draft, queue, now):
+                admitted.add(job.id)
+                continue
+            loser = None
+            if contest is not None:
+                loser, self._horizon = contest(draft, now)
+            if loser is None:
                 return
-
-    def _makes_way(self, draft: Draft, queue: Queue, now: float) -> bool:
-        contest = getattr(queue, "contest", None)
-        if contest is None:
-            return False
-        loser, self._horizon = contest(draft, now)
-        if loser is not None:
+            if loser.id in admitted:
+                raise PolicyError(_circles(queue, loser))
             draft.preempt(loser, now)
-        return loser is not None
+
+
+def _circles(queue: Queue, loser: Job) -> str:
+    return (
+        f"policy {type(queue).__name__} preempts in circles: job {loser.id} is to make way in the very pass in which it "
+        "was admitted; the head may only contest those it goes before."
+    )
