@@ -17,6 +17,7 @@ from airi_sim.core.errors import BadInput
 from airi_sim.core.types import Item
 from airi_sim.workbench.build import build
 from airi_sim.workbench.cases import Case
+from airi_sim.workload.data import find
 from airi_sim.workload.jsonl import HASH_BLOCK
 from airi_sim.workload.writer import write_jsonl
 
@@ -33,7 +34,7 @@ OWN_IDS, MOST_BLOCKS = 1 << 40, 1 << 16
 def peers_of(case: Case, config: Mapping[str, Any], bench: Mapping[str, Any], place: Path) -> dict[str, Peer]:
     """Who else can run the case, by name. `place` is for the files they need."""
     found: dict[str, Peer] = {}
-    if bench["yardstick"] and case.source == "trace" and not case.trace.long:
+    if bench["yardstick"] and case.source == "trace" and find(case.trace.path, config["data"]["dir"]).suffix == ".csv":
         found["yardstick"] = yardstick(bench["yardstick"], case)
     python = dynamo_python(bench["dynamo"])
     if python and not case.trace.long and set(case.variants) <= {"cache"}:
@@ -42,7 +43,7 @@ def peers_of(case: Case, config: Mapping[str, Any], bench: Mapping[str, Any], pl
 
 
 def yardstick(command: str, case: Case) -> Peer:
-    """A command of the user's; {trace} and {replicas} are filled in, and the number after the first word 'cpu' that it
+    """A command of the user's, for traces in CSV files; {trace} and {replicas} are filled in, and the number after the first word 'cpu' that it
     prints is its CPU seconds."""
     words = [word.format(trace=case.trace.path, replicas=case.trace.replicas) for word in shlex.split(command)]
 

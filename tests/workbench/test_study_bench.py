@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 
 from airi_sim.workbench.cli import main
-from airi_sim.workload.synthetic import Synthetic
-from airi_sim.workload.writer import write_jsonl
 
 SMALL = ["workload.n=80", "workload.rate=40", "server.max_num_seqs=4"]
 
@@ -83,7 +81,8 @@ def test_bench_reports_every_case_and_judges_no_speed(tmp_path: Path, capsys: py
 
 
 def test_a_yardstick_runs_beside_traces_from_files(tmp_path: Path) -> None:
-    write_jsonl(Synthetic(20.0, 30, 100, 10), tmp_path / "W1.jsonl")
+    rows = "\n".join([f"{i},100,10" for i in range(30)])
+    (tmp_path / "W1.csv").write_text(f"arrived_at,num_prefill_tokens,num_decode_tokens\n{rows}")
     other = tmp_path / "other.py"
     other.write_text("import sys\nprint(*sys.argv[1:], 'cpu 0.125 wall 0.2')")
     command = f"bench.yardstick='{sys.executable} {other} {{trace}} {{replicas}}'"
@@ -107,7 +106,7 @@ def test_a_yardstick_runs_beside_traces_from_files(tmp_path: Path) -> None:
 def test_a_bench_that_cannot_be_says_why(
     override: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_jsonl(Synthetic(20.0, 3, 100, 10), tmp_path / "W1.jsonl")
+    (tmp_path / "W1.csv").write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n0,100,10")
     folder = tmp_path / "out"
     words = [override] if "cases" in override else [override, "bench.cases=[W1]"]
     assert main(["bench", "bench.repeat=1", f"data.dir={tmp_path}", *words, f"hydra.run.dir={folder}"]) == 2

@@ -73,10 +73,12 @@ def measure(
     runs: list[dict[str, Any]] = []
     others: dict[str, list[float]] = {name: [] for name in peers}
     for i in range(repeat):
-        print(f"{case.name}: run {i + 1} of {repeat}", file=sys.stderr, flush=True)
         runs.append(run_once([*case.overrides, *mine], place / "run"))
         for name, peer in peers.items():
             others[name].append(peer())
+        took = ", ".join([f"{name} {times[-1]:.3f} s" for name, times in others.items()])
+        ours = f"{runs[-1]['engine']['cpu_s']:.3f} s"
+        print(f"{case.name}, {i + 1} of {repeat}: {ours}{took and f' ({took})'}", file=sys.stderr, flush=True)
     return row_of(case, runs, others)
 
 
