@@ -19,6 +19,8 @@ def attentions(text: Mapping[str, Any]) -> list[Attention]:
     names = layer_types(text)
     made = {name: _of(text, name) for name in {*names}}
     first_borrower = len(names) - number(text, "num_kv_shared_layers")
+    if first_borrower < 1:
+        raise BadInput("num_kv_shared_layers of the model config leaves no layer with a KV cache of its own.")
     return [made[n] if i < first_borrower else replace(made[n], borrows=True) for i, n in enumerate(names)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 from airi_sim.core.errors import BadInput
@@ -41,12 +42,21 @@ def count(text: Mapping[str, Any], key: str) -> int:
 
 
 def number(text: Mapping[str, Any], *keys: str) -> int:
-    """The first of these keys that is there and not 0; else 0. BadInput if it is negative."""
+    """The first of these keys that is there and not 0; else 0. BadInput if that is no whole number from 0."""
     key = next((key for key in keys if text.get(key)), None)
-    found = int(text[key]) if key else 0
-    if found < 0:
-        raise BadInput(f"the model config has a negative '{key}' ({found}): it must be a whole number from 0.")
-    return found
+    value = text[key] if key else 0
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    if not usable or value < 0 or value != int(value):
+        raise BadInput(f"the model config has no usable '{key}' ({value!r}): it must be a whole number from 0.")
+    return int(value)
+
+
+def above_0(value: Any, key: str) -> float:
+    """A number; BadInput unless it is greater than 0."""
+    number = float(value)
+    if not (number > 0 and isfinite(number)):
+        raise BadInput(f"the model config has no usable '{key}' ({value!r}): it must be a number greater than 0.")
+    return number
 
 
 def kind_of(text: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from airi_sim.core.errors import BadInput
 from airi_sim.models.attention import attentions
-from airi_sim.models.config import count, kind_of, number, spelled
+from airi_sim.models.config import above_0, count, kind_of, number, spelled
 from airi_sim.models.families import (
     FOREIGN,
     LEARNED_POSITIONS,
@@ -25,12 +25,16 @@ from airi_sim.models.vision import vision
 
 DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float8_e4m3fn": "fp8"}
 
+MOST_LAYERS = 10_000
+
 
 def fields(config: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments of ModelSpec; multimodal configs are read through `text_config`."""
     text = spelled(config.get("text_config") or config.get("llm_config") or config)
     _check_known(config, text)
     hidden, layers = count(text, "hidden_size"), count(text, "num_hidden_layers")
+    if layers > MOST_LAYERS:
+        raise BadInput(f"the model config has {layers} layers: at most {MOST_LAYERS:,} can be meant.")
     quantised = quantisation(config.get("quantization_config") or text.get("quantization_config"), layers)
     return {
         "hidden": hidden,
@@ -39,7 +43,7 @@ def fields(config: Mapping[str, Any]) -> dict[str, Any]:
         "max_len": _longest(text),
         "tied": _tied(config, text),
         "rope_theta": _rope_theta(text),
-        "rms_eps": float(text.get("rms_norm_eps") or 1e-6),
+        "rms_eps": above_0(text.get("rms_norm_eps") or 1e-6, "rms_norm_eps"),
         "precision": quantised.precision if quantised else _dtype(config, text),
         "quantisation": quantised,
         "vision": vision(config, hidden),
@@ -82,14 +86,14 @@ def _rope(text: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _rope_theta(text: Mapping[str, Any]) -> float:
-    return float(text.get("rope_theta") or _rope(text).get("rope_theta") or 10000.0)
+    return above_0(text.get("rope_theta") or _rope(text).get("rope_theta") or 10000.0, "rope_theta")
 
 
 def _longest(text: Mapping[str, Any]) -> int:
     """Longest sequence: some kinds of scaling extend max_position_embeddings, others are already in it."""
     longest = number(text, "max_position_embeddings") or 4096
     rope = _rope(text)
-    kind, factor = rope.get("rope_type") or rope.get("type"), float(rope.get("factor") or 1.0)
+    kind, factor = rope.get("rope_type") or rope.get("type"), above_0(rope.get("factor") or 1.0, "factor")
     if kind == "yarn":
         return int(number(rope, "original_max_position_embeddings") * factor) or longest
     return int(longest * factor) if kind in ("linear", "dynamic") else longest

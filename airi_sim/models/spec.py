@@ -58,7 +58,7 @@ class ModelSpec:
         content = config if isinstance(config, Mapping) else _read(Path(config))
         try:
             shape = fields(content)
-        except (TypeError, ValueError, AttributeError, IndexError) as error:
+        except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
             raise BadInput(
                 f"the model config '{_name(config, content)}' has a value of the wrong type: {error}."
             ) from None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from airi_sim.models.config import number
 from airi_sim.models.families import GATED_TOWERS
 
 
@@ -70,8 +71,8 @@ def vision(config: Mapping[str, Any], hidden: int) -> Vision | None:
     tower = config.get("vision_config")
     if not tower:
         return None
-    width = _first(tower, "hidden_size", "embed_dim")
-    layers = _first(tower, "num_hidden_layers", "depth")
+    width = number(tower, "hidden_size", "embed_dim")
+    layers = number(tower, "num_hidden_layers", "depth")
     if not width or not layers:
         return None
     kind = str(tower.get("model_type", ""))
@@ -79,27 +80,22 @@ def vision(config: Mapping[str, Any], hidden: int) -> Vision | None:
     return Vision(
         layers=layers,
         hidden=width,
-        heads=_first(tower, "num_attention_heads", "num_heads"),
-        ffn=_first(tower, "intermediate_size") or int(4 * width),
-        patch=_first(tower, "patch_size") or 14,
-        frames=_first(tower, "temporal_patch_size") or 1,
-        channels=_first(tower, "in_channels", "num_channels", "in_chans") or 3,
+        heads=number(tower, "num_attention_heads", "num_heads"),
+        ffn=number(tower, "intermediate_size") or int(4 * width),
+        patch=number(tower, "patch_size") or 14,
+        frames=number(tower, "temporal_patch_size") or 1,
+        channels=number(tower, "in_channels", "num_channels", "in_chans") or 3,
         merge=merge,
-        fixed_tokens=_first(config, "mm_tokens_per_image", "vision_soft_tokens_per_image"),
+        fixed_tokens=number(config, "mm_tokens_per_image", "vision_soft_tokens_per_image"),
         gated=kind in GATED_TOWERS,
         projector=_projector(tower, width, hidden, merge),
         positions=_positions(tower),
     )
 
 
-def _first(node: Mapping[str, Any], *names: str) -> int:
-    """The first of these keys that is there; 0 if none is."""
-    return next((int(node[name]) for name in names if node.get(name)), 0)
-
-
 def _merge(tower: Mapping[str, Any]) -> int:
     shuffle = float(tower.get("pixel_shuffle_ratio") or 0)
-    return round(1 / shuffle) if shuffle else _first(tower, "spatial_merge_size", "pooling_kernel_size") or 1
+    return round(1 / shuffle) if shuffle else number(tower, "spatial_merge_size", "pooling_kernel_size") or 1
 
 
 def _projector(tower: Mapping[str, Any], width: int, hidden: int, merge: int) -> int:
@@ -107,7 +103,7 @@ def _projector(tower: Mapping[str, Any], width: int, hidden: int, merge: int) ->
     if "spatial_merge_size" in tower and str(tower.get("model_type", "")).startswith("qwen"):
         wide = width * merge**2
         return (1 + len(tower.get("deepstack_visual_indexes") or ())) * wide * (wide + hidden)
-    return (_first(tower, "vision_output_dim") or width) * hidden
+    return (number(tower, "vision_output_dim") or width) * hidden
 
 
 def _positions(tower: Mapping[str, Any]) -> int:
@@ -116,4 +112,4 @@ def _positions(tower: Mapping[str, Any]) -> int:
     if tower.get("num_position_embeddings"):
         return int(tower["num_position_embeddings"])
     size = tower.get("image_size")
-    return (int(size) // _first(tower, "patch_size")) ** 2 if isinstance(size, int) and tower.get("patch_size") else 0
+    return (size // number(tower, "patch_size")) ** 2 if isinstance(size, int) and tower.get("patch_size") else 0
