@@ -72,17 +72,27 @@ def _window(text: Mapping[str, Any], name: str) -> int:
     return 0 if off else window
 
 
-def _grouped(text: Mapping[str, Any]) -> Attention:
+def _heads(text: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Query heads, heads of keys and values, and the width of a head."""
     kind, heads = kind_of(text), count(text, "num_attention_heads")
-    bias = bool(text.get("attention_bias") or text.get("use_bias"))
     single = kind in ("falcon", "gpt_bigcode") and text.get("multi_query") and not text.get("new_decoder_architecture")
     kv_heads = 1 if single else number(text, "num_key_value_heads") or heads
-    if heads % kv_heads:
-        raise BadInput(f"the model config has {heads} attention heads, which {kv_heads} key-value heads cannot share.")
+    width = number(text, "head_dim") or count(text, "hidden_size") // heads
+    if heads % kv_heads or not width:
+        raise BadInput(
+            f"the model config has {heads} attention heads, {kv_heads} key-value heads and a head_dim of {width}: the "
+            "first must be a multiple of the second, the last at least 1."
+        )
+    return heads, kv_heads, width
+
+
+def _grouped(text: Mapping[str, Any]) -> Attention:
+    kind, (heads, kv_heads, head_dim) = kind_of(text), _heads(text)
+    bias = bool(text.get("attention_bias") or text.get("use_bias"))
     return Attention(
         heads=heads,
         kv_heads=kv_heads,
-        head_dim=number(text, "head_dim") or count(text, "hidden_size") // heads,
+        head_dim=head_dim,
         qkv_bias=bias or bool(text.get("qkv_bias")) or kind in QKV_BIAS,
         out_bias=bool(text.get("attention_out_bias", bias and kind not in QKV_BIAS_ONLY)) or kind in OUT_BIAS,
         qk_norm=_qk_norm(text),

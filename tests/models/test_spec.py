@@ -325,7 +325,8 @@ def test_every_way_to_quantise(config, precision, bytes_each, kept):
     ("extra", "wanted"),
     [
         ({"quantization_config": {"quant_method": "aqlm"}}, "quantised by 'aqlm'"),
-        ({"num_key_value_heads": 3}, "cannot share"),
+        ({"num_key_value_heads": 3}, "must be a multiple"),
+        ({"hidden_size": 3}, "head_dim of 0"),
         ({"num_key_value_heads": -1}, "no usable 'num_key_value_heads'"),
         ({"num_local_experts": 4, "num_experts_per_tok": 5}, "only 4"),
         ({"layer_types": ["full_attention"]}, "must name 2 layers"),
