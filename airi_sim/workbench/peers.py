@@ -43,8 +43,8 @@ def peers_of(case: Case, config: Mapping[str, Any], bench: Mapping[str, Any], pl
 
 
 def yardstick(command: str, case: Case) -> Peer:
-    """A command of the user's, for traces in CSV files; {trace} and {replicas} are filled in, and the number after the first word 'cpu' that it
-    prints is its CPU seconds."""
+    """A command of the user's, for traces in CSV files; {trace} and {replicas} are filled in, and the number after the
+    first word 'cpu' that it prints is its CPU seconds."""
     words = [word.format(trace=case.trace.path, replicas=case.trace.replicas) for word in shlex.split(command)]
 
     def run() -> float:
