@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from airi_sim.core.errors import BadInput
 from airi_sim.hardware.accelerator import Accelerator
+from airi_sim.hardware.corrections import correction
 from airi_sim.hardware.serving import Serving
 from airi_sim.models.spec import Attention, LayerKind, Mlp, ModelSpec, kept_precision, width
 
@@ -68,13 +69,15 @@ class Kernels:
         self.bandwidth = device.bandwidth * device.e_m
         self.attention_peak = device.peak(self.whole)
         self.reduce = device.all_reduce(serving.collective, tp) if tp > 1 else (0.0, 0.0)
+        self.correct = correction(device.tables) if device.tables else None
 
     def product(self, m: int, n: float, k: float, module: str = "mlp") -> float:
         """Matrix product of m tokens with an n x k weight of `module` (which may be quantised)."""
         stored = self.model.stored(module, self.precision)
         rate, activation = self._arithmetic(stored)
         moved = (stored * n * k + activation * m * k + self.kept * m * n) / self.bandwidth
-        return self._blend(2.0 * m * n * k / (rate * self.device.e_c), moved) + self._fixed(k)
+        time = self._blend(2.0 * m * n * k / (rate * self.device.e_c), moved) + self._fixed(k)
+        return time * self.correct(m, n, k) if self.correct is not None else time
 
     def layers(self, new: int) -> float:
         """All layers for `new` tokens, without attention over the context."""
