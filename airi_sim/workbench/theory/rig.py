@@ -31,6 +31,7 @@ from airi_sim.runtime.runtime import Runtime
 from airi_sim.runtime.service import BatchServer, SlotServer
 from airi_sim.runtime.token_server import TokenServer
 from airi_sim.runtime.view import Board
+from airi_sim.workbench.oracles import reveal_truth
 from airi_sim.workload.script import LengthScript
 
 TICK = 1e-6
@@ -232,6 +233,7 @@ def run(
         programs={"do": program}, concurrency=concurrency,
     )  # fmt: skip
     runtime.forget = script.forget
+    reveal_truth(runtime, script)
     driver = Driver(runtime, executors, learn=script.learn)
     if prepare is not None:
         prepare(driver)

@@ -17,7 +17,8 @@ from airi_sim.workbench.progress import Progress
 from airi_sim.workbench.theory.rows import Experiment, Row, perform
 
 FAMILIES = (
-    "one_server", "orders", "many_servers", "networks", "batches", "lockstep",
+    "one_server", "orders", "preemption", "many_servers", "networks", "batches", "lockstep", "lifecycle", "caches",
+    "hardware", "books", "fairness",
 )  # fmt: skip
 """Modules of `families`, in the order of the table."""
 Task = tuple[str, int]

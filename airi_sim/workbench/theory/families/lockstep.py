@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from airi_sim.workbench.theory import forms
 from airi_sim.workbench.theory.families.one_server import kept
-from airi_sim.workbench.theory.rig import Customers, PassCost, Station, Tokens, Trace, generate, poisson, run
+from airi_sim.workbench.theory.families.orders import in_order_of_arrival
+from airi_sim.workbench.theory.rig import Customers, PassCost, Station, Tokens, Trace, generate, poisson, run, ticks
 from airi_sim.workbench.theory.rows import ASYMPTOTIC, Claim, Experiment, Sample
 from airi_sim.workbench.theory.sizes import Size, constant, exponential, hyper
 
@@ -57,11 +60,15 @@ def _sharing(size: Size, load: float, quick: bool = False) -> Experiment:
     """A pass of n jobs takes n * EACH: the server works at one speed and shares it."""
     rate = load / (PASSES * EACH)
     name = f"M/{size.name}/1 shared by passes, load {load:g}"
+    unit = PASSES * EACH
+    scaled = replace(size, mean=unit, second=size.second * unit**2)
     half = EACH / (1 - load) / 2
     form = forms.ps_time(rate, PASSES * EACH) + half
 
     def sample(rng: np.random.Generator, n: int) -> Sample:
         trace, controls, outputs = run_passes(Tokens(PassCost(0.0, EACH)), rate, size, rng, n)
+        alike = Customers(trace.arrived, ticks(outputs * EACH))
+        controls.append(in_order_of_arrival(alike, rate, scaled))
         times, long = kept(trace.times), kept(outputs) > PASSES
         slow = times[long].mean() / (kept(outputs)[long].mean() * EACH)
         return Sample({"time": times.mean(), "slow": slow}, controls)
