@@ -89,9 +89,12 @@ class SizeTimeout:
         return self.size
 
     def stable(self, draft: Draft, queue: Queue, now: float) -> Horizon:
-        """A batch runs to its end; without one, until the head has waited long enough."""
+        """A batch runs to its end; without one, until the head has waited long enough, unless it has already and there
+        is no room for it."""
         head = None if draft.decoding else queue.peek(now)
-        return Horizon(FOREVER) if head is None else Horizon(FOREVER, head.arrived + self.timeout_s)
+        if head is None or now >= head.arrived + self.timeout_s:
+            return Horizon(FOREVER)
+        return Horizon(FOREVER, head.arrived + self.timeout_s)
 
 
 class Aimd:
