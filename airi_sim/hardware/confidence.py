@@ -31,7 +31,7 @@ for products on fitted accelerators, 15-25 % for the data sheet with the coeffic
 FAMILIES = ("gemm", "decode", "prefill", "mixed", "moe", "small")
 FACTORS = ("mixed",)
 """Coefficients without a unit that make times longer as they grow; all others without one are reachable shares."""
-HOST = ("step_s", "sequence_s", "token_s", "prompt_s", "sampler_s", "layer_s", "launch_s")
+HOST = ("step_s", "sequence_s", "streamed_s", "token_s", "prompt_s", "sampler_s", "layer_s", "launch_s")
 """Coefficients of the engine that passes contain."""
 
 

@@ -37,7 +37,8 @@ class PhysicsCost:
         kernels = Kernels(model, device, serving, deployment.precision, deployment.tp)
         launch, each = kernels.decode_launch(), kernels.decode_sequence()
         tokens = Table(lambda n: serving.paced(kernels.layers(serving.padded(n)), model.layers) + serving.token_s * n)
-        sequences = Table(lambda n: kernels.head(n) + serving.sequence_s * n)
+        each_s = serving.sequence_s + serving.streamed_s
+        sequences = Table(lambda n: kernels.head(n) + each_s * n)
         self._tokens = tokens
         self._sequences = sequences
         self._decode = Table(lambda n: tokens[n] + sequences[n] + launch * serving.graph + each * n)

@@ -14,6 +14,8 @@ class Serving:
     """Coefficients of one engine, in seconds; one yaml each in conf/serving.
 
     step_s, sequence_s, token_s   host time per pass, per sequence in it, per new token in it
+    streamed_s                    more host time per sequence in a pass while tokens stream out over the API
+                                  (detokenised and sent beside the engine; 0 for in-process use)
     launch_s                      host time of launching the kernels of one layer, hidden behind kernels that take longer
     graph_step, graph_most        passes are captured as graphs for 1, 2, 4 and every `graph_step` tokens up to
                                   `graph_most`, and padded to the next one (0: no graphs)
@@ -36,6 +38,7 @@ class Serving:
     sequence_s: float = 0.0
     token_s: float = 0.0
     prompt_s: float = 0.0
+    streamed_s: float = 0.0
     sampler_s: float = 60e-6
     layer_s: float = 0.0
     shared: float = 1.0
@@ -61,7 +64,6 @@ class Serving:
     def api_s(self) -> float:
         """By how much the API path makes a request later, first token and last alike: tokens overtake none."""
         return self.request_s + self.stream_s
-
 
     def padded(self, tokens: int) -> int:
         """Tokens that the kernels of a pass work on."""

@@ -29,6 +29,8 @@ BENCH = "fidelity/llmservingsim_bench"
 NEEDS = (f"{BENCH}/runs.csv", "fidelity/ops")
 CARDS = {"RTX4090": "rtx-4090", "RTXPRO6000": "rtx-pro-6000"}
 BLOCK = 16
+HTTP = ("request_s", "stream_s", "streamed_s")
+"""Coefficients of the path that tokens take after the server's timestamp."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def engine(line: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]
             "server.prefix_caching": True,
         },
     )
-    return setting(made, **{"serving.request_s": 0.0, "serving.stream_s": 0.0})
+    return setting(made, **{f"serving.{name}": 0.0 for name in HTTP})
 
 
 def _requests(folder: Path, line: Mapping[str, Any]) -> pd.DataFrame:
