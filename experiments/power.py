@@ -48,14 +48,14 @@ def measured(folder: Path) -> pd.DataFrame:
 
 
 @cache
-def part(group: str, name: str) -> Any:
+def choice(group: str, name: str) -> Any:
     """A choice of conf as an object."""
     return instantiate(group_node(group, name), group)
 
 
 def used(point: Any) -> dict[str, float]:
     """Seconds of the prompt and of all tokens, and what both used of bandwidth (m) and arithmetic (c)."""
-    model, device = part("model", MODEL), part("accelerator", ACCELERATOR)
+    model, device = choice("model", MODEL), choice("accelerator", ACCELERATOR)
     deployment = Deployment("splitwise", "generate", model, device, precision="fp16", tp=point.tensor_parallel)
     batch, prompt, half = point.batch_size, point.prompt_size, point.prompt_size + point.token_size / 2
     found = {"prompt_s": point.prompt_ms / 1e3, "tokens_s": point.token_ms / 1e3 * (point.token_size - 1)}
@@ -108,7 +108,7 @@ def main(overrides: Sequence[str]) -> int:
     except BadInput as error:
         print(f"power: {error}", file=sys.stderr)
         return 2
-    device = part("accelerator", ACCELERATOR)
+    device = choice("accelerator", ACCELERATOR)
     idle = device.idle_w / device.tdp_w
     short = points[points.prompt_size <= LONGEST]
     print(f"{len(short)} points, {MODEL} on {ACCELERATOR}, idle {device.idle_w:g} of {device.tdp_w:g} W")
