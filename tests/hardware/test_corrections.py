@@ -2,13 +2,16 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airi_sim.hardware.choose import cost_model
 from airi_sim.hardware.corrections import correction
-from tests.hardware.parts import deployment, make_plan
+from airi_sim.hardware.importers import read_ops
+from airi_sim.hardware.opfit import distinct, fit_ops, predicted, with_fit
+from tests.hardware.parts import deployment, load, make_plan
 
 SHAPES = [(m, n, 4096) for m in (1, 16, 256, 4096) for n in (1024, 4096, 16384)]
 SIDE = st.integers(1, 100_000)
@@ -38,6 +41,22 @@ def test_far_from_the_table_the_formula_stands_alone():
     factor = correction(table([0.5] * len(SHAPES)))
     assert factor(1, 1024, 64) == 1.0
     assert 1.0 < factor(1, 1024, 4096 * 1.7) < factor(1, 1024, 4096 * 1.1)
+
+
+def test_held_out_products_are_closer_with_the_table(data_dir):
+    folder = data_dir / "fidelity" / "ops" / "layerwise_RTXPRO6000_llama-3.1-8b_tp1"
+    if not folder.is_dir():
+        pytest.skip("the op tables are not there")
+    found = read_ops([folder], "rtx-pro-6000", "bf16", load("model", "llama-3.1-8b"))
+    own = with_fit(load("accelerator", "rtx-pro-6000"), fit_ops(found, load("accelerator", "rtx-pro-6000"), "bf16"))
+    ops = distinct(next(one for one in found if one.kind == "gemm"))
+    formula = predicted(ops, own, "bf16")
+    held = np.random.default_rng(0).random(len(ops)) < 0.3
+    kept = {name: ops[name][~held] for name in ("m", "n", "k")}
+    factor = correction({"gemm": kept | {"log_ratio": np.log(ops.seconds / formula)[~held]}})
+    corrected = formula * np.array([factor(*shape) for shape in zip(ops["m"], ops["n"], ops["k"], strict=True)])
+    alone, beside = (np.median(np.abs(said / ops.seconds - 1)[held]) for said in (formula, corrected))
+    assert beside < 0.02 < alone < 0.10
 
 
 def test_the_cost_model_applies_it():
