@@ -21,9 +21,9 @@ from airi_sim.core.protocols import CostModel
 from airi_sim.core.types import Item, Request
 from airi_sim.hardware.choose import cost_model
 from airi_sim.hardware.deployment import Deployment
+from airi_sim.workbench.fidelity.plans import decode_plan, prompt_plan
 from airi_sim.workbench.fidelity.rows import Options, Row, Say
 from airi_sim.workbench.fidelity.simulate import setting, simulate
-from airi_sim.workbench.fidelity.splitwise import decode_plan, prompt_plan
 from airi_sim.workbench.objects import instantiate
 from airi_sim.workbench.plugins import group_node
 
