@@ -85,6 +85,6 @@ class Preemptive:
 
 def _circles(queue: Queue, loser: Job) -> str:
     return (
-        f"policy {type(queue).__name__} preempts in circles: job {loser.id} is to make way in the very pass in which it "
-        "was admitted; the head may only contest those it goes before."
+        f"policy {type(queue).__name__} preempts in circles: job {loser.id} is to make way in the pass in which it was "
+        "admitted; the head may only contest those it goes before."
     )

@@ -32,7 +32,7 @@ def filled(queue: Any, waiting: Any, now: float) -> Any:
 @given(waiting=WAITING, now=st.floats(0, 30), later=LATER)
 def test_lars_serves_the_least_relative_slack_and_knows_how_long(waiting: Any, now: float, later: list[float]) -> None:
     queue = filled(Lars(prompt_s=0.05, slack_s=15.0), waiting, now)
-    jobs = [queue._jobs[id] for id in queue._jobs]
+    jobs = [one for _, _, one in queue._jobs.values()]
     head, until = queue.peek(now), queue.stable(now, {}).until
     for time in [now, *sorted(t for t in later if t >= now)]:
         if time <= until:

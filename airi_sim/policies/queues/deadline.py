@@ -66,7 +66,7 @@ class Lars:
     def __init__(self, prompt_s: float = 1e-4, slack_s: float = 10.0) -> None:
         self.prompt_s = positive("prompt_s of Lars", prompt_s)
         self.slack_s = positive("slack_s of Lars", slack_s)
-        self._jobs: dict[int, Job] = {}
+        self._jobs: dict[int, tuple[float, int, Job]] = {}
         self._head: Job | None = None
         self._until = -inf
 
@@ -79,7 +79,7 @@ class Lars:
         return (self.due(job) - now - self.prompt_s * (job.tokens - filled)) / (self.prompt_s * job.tokens)
 
     def push(self, job: Job, now: float) -> None:
-        self._jobs[job.id] = job
+        self._jobs[job.id] = self.due(job), job.tokens, job
         self._until = -inf
 
     requeue = push
@@ -113,12 +113,11 @@ class Lars:
 
     def _find(self, now: float) -> None:
         """The head at `now`, and when the first shorter prompt overtakes it."""
-        self._until = inf
-        self._head = head = min(self._jobs.values(), key=lambda job: (self.slack(job, now), job.id), default=None)
-        if head is not None:
-            due, tokens = self.due(head), head.tokens
-            shorter = [job for job in self._jobs.values() if job.tokens < tokens]
-            crossings = [(self.due(job) * tokens - due * job.tokens) / (tokens - job.tokens) for job in shorter]
+        self._head, self._until = None, inf
+        if self._jobs:  # slack is (due - now) / (prompt_s * tokens) - 1
+            _, head = min([((due - now) / tokens, id) for id, (due, tokens, _) in self._jobs.items()])
+            due, tokens, self._head = self._jobs[head]
+            crossings = [(d * tokens - due * n) / (tokens - n) for d, n, _ in self._jobs.values() if n < tokens]
             self._until = min(crossings, default=inf)
 
     def __len__(self) -> int:

@@ -72,11 +72,12 @@ class Dlpm:
     def peek(self, now: float) -> Job | None:
         if self._head is None and self._jobs:
             rounds = self._round = self._rounds()
-            near = [job for job in islice(self._jobs.values(), self.window) if self._left(job.tenant, rounds) > 0]
+            able = {tenant for tenant in self._waiting if self._left(tenant, rounds) > 0}
+            near = [job for job in islice(self._jobs.values(), self.window) if job.tenant in able]
             if near:
                 self._head = max(near, key=self.matched)
             else:
-                self._head = next(job for job in self._jobs.values() if self._left(job.tenant, rounds) > 0)
+                self._head = next(job for job in self._jobs.values() if job.tenant in able)
         return self._head
 
     def pop(self, now: float) -> Job:
@@ -118,8 +119,10 @@ class Dlpm:
 
     def matched(self, job: Job) -> int:
         """Prompt tokens believed to be cached: the share of its prefix ids, in order, that were admitted before."""
+        if not job.prefix:
+            return 0
         found = next((i for i, unit in enumerate(job.prefix) if unit not in self._cached), len(job.prefix))
-        return job.prompt * found // len(job.prefix) if found else 0
+        return job.prompt * found // len(job.prefix)
 
     def _remember(self, job: Job) -> None:
         for unit in job.prefix:
