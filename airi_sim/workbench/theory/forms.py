@@ -164,11 +164,11 @@ def erlang_a(rate: float, servers: int, patience: float) -> tuple[float, float]:
     return queue / patience / rate, queue / rate
 
 
-def _next_law(law: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The stationary law of a chain with transition matrix `rows`."""
-    n = len(law)
-    system = np.vstack([rows.T - np.eye(n), np.ones(n)])
-    return np.linalg.lstsq(system, np.append(np.zeros(n), 1.0), rcond=None)[0]
+def _stationary(rows: np.ndarray) -> np.ndarray:
+    """The stationary law of a chain with transition matrix `rows`: one equation gives way to the sum of all."""
+    system = rows.T - np.eye(len(rows))
+    system[-1] = 1.0
+    return np.linalg.solve(system, np.eye(len(rows))[-1])
 
 
 def _poisson(mean: float, most: int) -> np.ndarray:
@@ -186,7 +186,7 @@ def mdc_wait(servers: int, offered: float, most: int = 400) -> float:
     for q in range(most + 1):
         left = max(0, q - servers)
         rows[q, left:] = _poisson(offered, most - left)
-    law = _next_law(np.zeros(most + 1), rows)
+    law = _stationary(rows)
     return float(law @ np.arange(most + 1)) / offered - 1
 
 
@@ -296,7 +296,7 @@ def batch_time(rate: float, seconds: Callable[[int], float], cap: int, most: int
         rows[q, left:] = _poisson(rate * lasts, most - left)
         area[q] = present * lasts + rate * lasts**2 / 2
         length[q] = lasts + (1 / rate if q == 0 else 0.0)
-    law = _next_law(np.zeros(most + 1), rows)
+    law = _stationary(rows)
     return float(law @ area / (law @ length)) / rate
 
 
