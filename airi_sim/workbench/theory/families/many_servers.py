@@ -23,7 +23,6 @@ def experiments() -> list[Experiment]:
         _central(2, exponential(), 1.0, 20_000, quick=True),
         _central(2, exponential(), 1.6, 20_000),
         _central(8, exponential(), 6.4, 30_000),
-        _central(16, exponential(), 14.4, 30_000),
         _central(2, constant(), 1.6, 20_000),
         _central(2, hyper(4), 1.6, 60_000),
         *[_loss(8, 6.4, size, quick=size.name == "D") for size in (exponential(), constant(), hyper(4))],
