@@ -12,6 +12,7 @@ from itertools import combinations
 
 import numpy as np
 
+from airi_sim.core.errors import BadInput
 from airi_sim.results.columns import Columns, Floats, Ints, codes
 from airi_sim.results.curves import Cumulative
 
@@ -62,16 +63,42 @@ def jain(values: Floats) -> float:
 
 def tenants(requests: Columns, jobs: Columns, end_s: float, weights: Mapping[str, float] | None = None) -> list[Tenant]:
     """Tenants in order of service, most first; `end_s` ends the wait of jobs that never started."""
+    told = by_tenant(requests, jobs).items()
+    served = [_tenant(name, theirs, end_s, (weights or {}).get(name, 1.0)) for name, theirs in told]
+    return sorted(served, key=lambda one: -one.service.total)[:MOST_TENANTS]
+
+
+def by_tenant(requests: Columns, jobs: Columns) -> dict[str, dict[str, Floats]]:
+    """Times and tokens of the jobs of each tenant, in order of name."""
     names, owner = owners(requests, jobs)
     columns = {name: jobs.floats(name) for name in ("submitted_s", "started_s", "first_s", "finished_s")}
     columns |= {name: np.nan_to_num(jobs.floats(name)) for name in ("tokens_in", "tokens_out")}
     order = np.argsort(owner, kind="stable")
     groups = np.split(order, np.searchsorted(owner[order], np.arange(len(names) + 1)))[1:-1]
-    served = [
-        _tenant(name, {key: cells[rows] for key, cells in columns.items()}, end_s, (weights or {}).get(name, 1.0))
-        for name, rows in zip(names, groups, strict=True)
-    ]
-    return sorted(served, key=lambda one: -one.service.total)[:MOST_TENANTS]
+    split = zip(names, groups, strict=True)
+    return {name: {key: cells[rows] for key, cells in columns.items()} for name, rows in split}
+
+
+def lags(
+    requests: Columns, jobs: Columns, end_s: float, window_s: float, weights: Mapping[str, float] | None = None
+) -> tuple[Floats, dict[str, Floats]]:
+    """How far each tenant is behind in windows of `window_s` seconds: (ends of the windows, service by tenant).
+
+    In a window W_u is the service of u over its weight, D_u that and what u still waits for at the end of the window;
+    u is behind by min(max W - W_u, D_u - W_u), so who asked for less is not behind (Sheng et al., section 5). The last
+    window is cut at `end_s`. All tenants count, however many there are.
+    """
+    if not window_s > 0:
+        raise BadInput(f"windows must be longer than 0 seconds, not {window_s}.")
+    edges = np.append(np.arange(0.0, end_s, window_s), end_s) if end_s > 0 else np.zeros(1)
+    served, missing, none = {}, {}, np.empty(0)
+    for name, theirs in by_tenant(requests, jobs).items():
+        weight = (weights or {}).get(name, 1.0)
+        curve = _service(theirs, end_s).at(edges) / weight
+        asked = Cumulative.of((theirs["submitted_s"], _worth(theirs)), (none, none, none)).at(edges) / weight
+        served[name], missing[name] = np.diff(curve), np.maximum(asked - curve, 0.0)[1:]
+    most = np.max([np.zeros(len(edges) - 1), *served.values()], axis=0)
+    return edges[1:], {name: np.minimum(most - served[name], missing[name]) for name in served}
 
 
 def owners(requests: Columns, jobs: Columns) -> tuple[list[str], Ints]:
@@ -86,11 +113,22 @@ def owners(requests: Columns, jobs: Columns) -> tuple[list[str], Ints]:
 
 
 def _tenant(name: str, jobs: Mapping[str, Floats], end_s: float, weight: float) -> Tenant:
-    begun, first = jobs["started_s"], jobs["first_s"]
-    end = np.where(np.isnan(jobs["finished_s"]), end_s, jobs["finished_s"])
+    begun = jobs["started_s"]
+    waited = union(jobs["submitted_s"], np.where(np.isnan(begun), _ends(jobs, end_s), begun))
+    return Tenant(name, weight, _service(jobs, end_s), waited)
+
+
+def _service(jobs: Mapping[str, Floats], end_s: float) -> Cumulative:
     prompts, outputs = PROMPT_WEIGHT * jobs["tokens_in"], OUTPUT_WEIGHT * jobs["tokens_out"]
-    service = Cumulative.of((begun, prompts), (first, end, outputs))
-    return Tenant(name, weight, service, union(jobs["submitted_s"], np.where(np.isnan(begun), end, begun)))
+    return Cumulative.of((jobs["started_s"], prompts), (jobs["first_s"], _ends(jobs, end_s), outputs))
+
+
+def _worth(jobs: Mapping[str, Floats]) -> Floats:
+    return PROMPT_WEIGHT * jobs["tokens_in"] + OUTPUT_WEIGHT * jobs["tokens_out"]
+
+
+def _ends(jobs: Mapping[str, Floats], end_s: float) -> Floats:
+    return np.where(np.isnan(jobs["finished_s"]), end_s, jobs["finished_s"])
 
 
 def union(start: Floats, end: Floats) -> Intervals:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airi_sim.core.errors import BadInput
 from airi_sim.results.columns import Columns, Floats
+from airi_sim.results.fairness import lags
 from airi_sim.results.metrics import Summary
 from airi_sim.results.tables import read_table
 from airi_sim.results.text import headline
@@ -98,6 +100,49 @@ class Run:
     def token_times(self, job: int) -> Floats:
         """When each output token of a job was emitted, in seconds; empty if it emitted none."""
         return self.tokens.times(job)
+
+    def answers(self) -> dict[int, Floats]:
+        """When each token of the answer was emitted, by request, in seconds; of finished requests that got tokens. The
+        answer is the last call that generates."""
+        done = set(self.requests["request"][self.requests["status"] == "finished"])
+        calls = self.jobs[(self.jobs["kind"] == "generate") & self.jobs["request"].isin(done)]
+        last = calls.sort_values(["finished_s", "job"]).groupby("request")["job"].last()
+        owner = dict(zip(last, last.index, strict=True))
+        return {int(owner[job]): times for job, times in self.tokens.each() if job in owner}
+
+    def dialect(self, name: str, slo: Mapping[str, float | None] | None = None) -> dict[str, Any]:
+        """The figures as another tool tells them: vllm, aiperf, mlperf or otel (see dialects.py, docs/metrics.md)."""
+        from airi_sim.results.dialects import dialect
+
+        return dialect(self, name, slo)
+
+    def experience(self, **expected: float) -> pd.DataFrame:
+        """Fluidity index, QoE, slowest gaps and normalised latency of every offered request (experience.py)."""
+        from airi_sim.results.experience import experience
+
+        return experience(self, **expected)
+
+    def slowdown(self, alone: Run, classes: int = 4) -> pd.DataFrame:
+        """How much longer requests take than alone, by size class (experience.py). `alone`: the same run with
+        workload.concurrency=1."""
+        from airi_sim.results.experience import slowdown_by_class
+
+        return slowdown_by_class(self, alone, classes)
+
+    def isolation(self, alone: Run) -> pd.DataFrame:
+        """Latencies of the tenants of `alone`, here over there (experience.py)."""
+        from airi_sim.results.experience import isolation
+
+        return isolation(self, alone)
+
+    def lags(self, window_s: float = 60.0, weights: Mapping[str, float] | None = None) -> pd.DataFrame:
+        """By how much service each tenant is behind, window by window (fairness.lags): a column a tenant, the index is
+        the end of the window in seconds."""
+        import pandas as pd
+
+        tables = Columns("requests", self.requests), Columns("jobs", self.jobs)
+        ends, behind = lags(*tables, float(self.summary["duration_s"]), window_s, weights)
+        return pd.DataFrame(behind, index=pd.Index(ends, name="end_s"))
 
     def __repr__(self) -> str:
         return f"Run({self.source}: " + ", ".join(f"{name} {text}" for name, text in headline(self.summary)) + ")"
