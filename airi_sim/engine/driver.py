@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from heapq import heappush
+from heapq import heappop, heappush
 from math import inf
 from typing import Any
 
@@ -31,6 +31,21 @@ class At(Event):
         self.callbacks = [callback]
         self._value = value
         heappush(env._queue, (at, order, next(env._eid), self))  # type: ignore[misc]
+
+
+class Calendar(Environment):
+    """SimPy's environment, with its loop written in one piece: a call less an event."""
+
+    def run_out(self) -> None:
+        """Run until nothing is left to happen."""
+        queue = self._queue
+        while queue:
+            self._now, _, _, event = heappop(queue)
+            callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
+            for callback in callbacks:
+                callback(event)
+            if not event._ok and not hasattr(event, "_defused"):
+                raise event._value
 
 
 class Device:
@@ -65,7 +80,8 @@ class Driver:
         self.report_every = (
             1 if any(executor.detailed for executor in executors) else 256
         )  # arrivals: measuring is slow
-        self.env = Environment()
+        self.env = Calendar()
+        self.touched, self.timers = runtime.touched, runtime.timers
         self.events = self.arrived = 0
         self.timer = inf
         self.now = 0.0
@@ -88,7 +104,7 @@ class Driver:
             self.env.run(until=until)
             self.now = until
         else:
-            self.env.run()
+            self.env.run_out()
         if self.runtime.flows and until == inf:
             raise PolicyError(self.runtime.stuck())
         self.runtime.abandon(self.now)
@@ -101,13 +117,14 @@ class Driver:
 
     def _arrive(self, event: Any) -> None:
         item: Item = event._value
-        now = self.now = item.request.arrival
+        request = item.request
+        now = self.now = request.arrival
         self.events += 1
         self.arrived += 1
         if self.learn is not None:
             self.learn(item)
         self._next_arrival()
-        self.runtime.arrive(item.request, now)
+        self.runtime.arrive(request, now)
         self._react(now)
         if self.report is not None and not self.arrived % self.report_every:
             self.report(self.arrived, now)
@@ -122,9 +139,9 @@ class Driver:
         self._react(now)
 
     def _done(self, event: Any) -> None:
-        plan: Plan
-        plan, now = event._value
-        if plan.end != now:
+        plan: Plan = event._value
+        now = self.env._now
+        if plan.end != now:  # it was cut
             return
         if not plan.live:  # its server died; what runs on the accelerator runs to its end
             if self.devices is not None:
@@ -140,19 +157,27 @@ class Driver:
 
     def _react(self, now: float) -> None:
         """Cut and start what the runtime touched."""
-        touched = self.runtime.touched
-        for server in touched:
+        start = self._start if self.devices is None else self._take_turns
+        for server in self.touched:
             if server.cut_wanted:
                 self._cut(server, now)
-            if not server.up and self.devices is not None:
-                self._shorten(self.devices[server.index], now)
             if not server.flights or len(server.flights) < server.depth:
-                self._start(server, now)
-        touched.clear()
-        wakeup = self.runtime.wakeup()
-        if wakeup < self.timer:
-            self.timer = wakeup
-            At(self.env, wakeup, TIMER, self._tick, wakeup)
+                start(server, now)
+        self.touched.clear()
+        if self.timers and self.runtime.wakeup() < self.timer:
+            self.timer = self.runtime.wakeup()
+            At(self.env, self.timer, TIMER, self._tick, self.timer)
+
+    def _start(self, server: Any, now: float) -> None:
+        index = server.index
+        while True:
+            plan = self.runtime.plan(server, now)
+            if plan is None:
+                return
+            plan.end = end = self.executors[index].start(plan, now)
+            At(self.env, end, COMPLETION, self._done, plan)
+            if len(server.flights) >= server.depth:
+                return
 
     def _cut(self, server: Any, now: float) -> None:
         server.cut_wanted = False
@@ -163,25 +188,31 @@ class Driver:
         end = self.executors[plan.server].cut(plan, now)
         if end is not None:
             plan.end = end
-            At(self.env, end, COMPLETION, self._done, (plan, end))
+            At(self.env, end, COMPLETION, self._done, plan)
 
-    def _start(self, server: Any, now: float) -> None:
-        device = self.devices[server.index] if self.devices is not None else None
-        while device is None or self._granted(device, server, now):
+    # -- shared accelerators
+
+    def _take_turns(self, server: Any, now: float) -> None:
+        """Start what the server has, if its accelerator is free and it is its turn."""
+        assert self.devices is not None
+        device = self.devices[server.index]
+        if not server.up:
+            self._shorten(device, now)
+        if device is None:
+            self._start(server, now)
+            return
+        while self._granted(device, server, now):
             plan = self.runtime.plan(server, now)
             if plan is None:
                 self._pass_on(device)
                 return
             plan.end = end = self.executors[server.index].start(plan, now)
-            At(self.env, end, COMPLETION, self._done, (plan, end))
-            if device is not None:
-                device.plan = plan
-                if device.line:
-                    self._shorten(device, now)
+            At(self.env, end, COMPLETION, self._done, plan)
+            device.plan = plan
+            if device.line:
+                self._shorten(device, now)
             if len(server.flights) >= server.depth:
                 return
-
-    # -- shared accelerators
 
     def _granted(self, device: Device, server: Any, now: float) -> bool:
         """Whether it is this server's turn; else it stands in line, and whoever runs is cut."""

@@ -8,13 +8,17 @@ sum exactly. Roofline blends live inside A; decode KV is added to it, because we
 from __future__ import annotations
 
 from airi_sim.core.errors import BadInput
-from airi_sim.core.types import Affine, Plan
+from airi_sim.core.types import FOREVER, Affine, Plan
 from airi_sim.hardware.accelerator import Accelerator
 from airi_sim.hardware.deployment import Deployment
 from airi_sim.hardware.kernels import Kernels, check_tensor_parallel, kv_shards, layouts
 from airi_sim.hardware.serving import BARE, Serving
 from airi_sim.hardware.table import Table
 from airi_sim.models.spec import ModelSpec, kept_precision
+
+
+make = tuple.__new__
+"""Builds a NamedTuple at a third of the price of its own constructor."""
 
 
 class PhysicsCost:
@@ -51,11 +55,11 @@ class PhysicsCost:
         new = plan.prefill_tokens
         if not new:
             c = self._context
-            return Affine(self._decode[n] + c * (plan.context + n), c * n)
+            return make(Affine, (self._decode[n] + c * (plan.context + n), c * n, FOREVER))
         c = self._mixed
         first = self._tokens[n + new] + self._sequences[n + len(plan.slices)] + self._beside[n] + c * (plan.context + n)
         prefill = self._pair * (plan.prefill_attention + new) + self._past * plan.prefill_context
-        return Affine(first + prefill, c * n)
+        return make(Affine, (first + prefill, c * n, FOREVER))
 
 
 def _notes(model: ModelSpec, device: Accelerator) -> tuple[str, ...]:

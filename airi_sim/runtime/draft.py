@@ -52,9 +52,9 @@ class Drafting:
     ghosts: int
     buried: bool
     queued_tokens: int
-    attention: int
-    context: int
     now: float
+    slot: int
+    changed: set[int]
     moving: dict[int, LiveJob]
     flights: list[Plan]
     log: Log
@@ -136,7 +136,7 @@ class Drafting:
         self.running[live.id] = live
         self.seats -= 1
         self.queued_tokens -= live.tokens
-        if live.started < 0:
+        if live.started is None:
             live.started = self.now
         self._slice(live, need, tokens)
         if live.done < live.tokens:
@@ -183,13 +183,10 @@ class Drafting:
             self.available -= need
             if self.cache is not None:
                 self._claim(need)
-        before = job.done
         job.held += need
-        job.done = before + tokens
+        job.done += tokens
         job.sliced = tokens
         self.budget -= tokens
-        self.attention += tokens * (2 * before + tokens)
-        self.context += before + tokens
         self.slices.append((job, tokens))
         if self.pages is not None:
             self.pages.cover(job, job.done)
@@ -227,6 +224,7 @@ class Drafting:
         if self.running.pop(live.id, None) is None:
             raise PolicyError(f"{self._who()} preempted job {job.id}, which is not running.")
         self.preempted = True
+        self.changed.add(self.slot)
         self.seats += 1
         if live in self.resumed:
             self.resumed.remove(live)
@@ -265,12 +263,8 @@ class Drafting:
 
     def _unslice(self, job: LiveJob) -> None:
         """A victim whose chunk was already drafted in this pass takes it back."""
-        tokens = job.sliced
-        before = job.done - tokens
-        self.slices.remove((job, tokens))
-        self.budget += tokens
-        self.attention -= tokens * (2 * before + tokens)
-        self.context -= job.done
+        self.slices.remove((job, job.sliced))
+        self.budget += job.sliced
         job.sliced = 0
 
     def pause(self, job: Job, now: float) -> None:

@@ -62,7 +62,10 @@ class Gateway:
         if program is None:
             raise unknown("program", request.program, self.programs)
         flow = self.flows[request.id] = Flow(request, program)
-        self._advance(flow, now)
+        if flow.call is not None and self.concurrency is None:  # nobody waits for it to end: it can nest nothing
+            self._offer(flow.job(flow.call, now), now)
+        else:
+            self._advance(flow, now)
 
     def _advance(self, flow: Flow, now: float) -> None:
         """Let a program go on. A call may be over at once (refused), so this is a line and never nests."""
@@ -93,8 +96,10 @@ class Gateway:
         if not flow.over(job):
             return
         if flow.cancelled:
-            flow.program.close()
+            flow.close()
             self._close(flow, "cancelled", flow.cancelled, now)
+        elif flow.call is not None:
+            self._close(flow, job.status, job.reason, now)
         else:
             self._advance(flow, now)
 
@@ -102,11 +107,13 @@ class Gateway:
         request = flow.request
         del self.flows[request.id]
         self.counts[status] += 1
-        self.log.requests.append(flow.row(status, reason, now))
-        self.log.spill()
+        log = self.log
+        log.requests.append(flow.row(status, reason, now))
+        if log.sink is not None:
+            log.spill()
         if self.forget is not None:
             self.forget(request)
-        if self.outside and self.concurrency is not None and len(self.flows) < self.concurrency:
+        if self.concurrency is not None and self.outside and len(self.flows) < self.concurrency:
             waiting = self.outside.popleft()
             waiting.arrival = now
             self._enter(waiting, now)
@@ -114,9 +121,7 @@ class Gateway:
     def _row(self, job: LiveJob, now: float) -> tuple[Any, ...]:
         server = self.servers[job.server].name if job.server >= 0 else ""
         return (
-            job.id, job.request, job.kind, job.model, job.pool, server, job.submitted,
-            job.started if job.started >= 0 else None, job.first if job.first >= 0 else None, now,
-            job.prompt, job.out, job.cached, job.preemptions, job.status,
+            job.id, job.request, job.kind, job.model, job.pool, server, job.submitted, job.started, job.first, now, job.prompt, job.out, job.cached, job.preemptions, job.status,
         )  # fmt: skip
 
     # -- the way of a job: choose a pool, admit, route, queue
@@ -175,7 +180,6 @@ class Gateway:
             self._refuse(job, "rejected", reason, now)
             return
         server.submit(job, now)
-        pool.changed(server)
         if server.cut_wanted or len(server.flights) < server.depth:
             self.touched.append(server)
 

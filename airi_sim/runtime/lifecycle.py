@@ -55,7 +55,7 @@ class Lifecycle(Drafting):
         self.slices: list[tuple[LiveJob, int]] = []
         self.choices: list[tuple[int, str]] = []
         self.resumed: list[LiveJob] = []
-        self.attention = self.context = self.ghosts = 0
+        self.ghosts = 0
 
     def kv_used(self, now: float) -> int:
         """Blocks in use at `now`, also in the middle of a run of equal passes."""
@@ -68,7 +68,7 @@ class Lifecycle(Drafting):
 
     def begin(self, job: LiveJob, lane: Lockstep, now: float) -> None:
         """The prompt is done and the first token out: the job decodes from now on."""
-        if job.first < 0:
+        if job.first is None:
             job.first = now
         job.out += 1
         job.joined_s, job.joined_pass, job.emitted = now, lane.passes, True
@@ -100,6 +100,14 @@ class Lifecycle(Drafting):
         self._vacate(job)
         self._gone(job, status, now)
 
+    def retire(self, job: LiveJob, lane: Lockstep, now: float) -> None:
+        """A decoding job emitted its last token: what `end` does, where that is known."""
+        del self.running[job.id]
+        self.close_span(job)
+        self._give(job, -(-lane.leave(job) // self.block))
+        job.reason = "length" if job.out >= job.budget else ""
+        self._gone(job, "finished", now)
+
     def _gone(self, job: LiveJob, status: str, now: float) -> None:
         job.version += 1
         job.status, job.finished = status, now
@@ -112,6 +120,7 @@ class Lifecycle(Drafting):
         for job in leaving:
             del self.leaving[job.id]
         gone = [job for job in leaving if job.moving is None]
+        self.changed.add(self.slot)
         for job in leaving:
             if job.moving is not None:
                 self.part(job)

@@ -40,20 +40,20 @@ class Runtime(Gateway):
         self._enter(request, now)
 
     def plan(self, server: Any, now: float) -> Plan | None:
-        """What the server runs next (the driver starts it), with the columns kept up to date."""
-        if self.stale:
-            self._tick_views(now)
+        """What the server runs next (the driver starts it). Asked after `touched` at the same `now` only."""
         plan: Plan | None = server.plan(now)
-        if server.preempted or (plan is not None and plan.slices):
-            self.home[server.index].changed(server)
         if plan is None and server.wake < inf:
-            if not server.wake > now:
-                raise PolicyError(
-                    f"policy {server.policy} on {server.name} runs nothing at {now} s and wants to be asked again at "
-                    f"{server.wake} s: 'until' of its horizon must be later."
-                )
-            self._later(server.wake, server)
+            self._wait(server, now)
         return plan
+
+    def _wait(self, server: Any, now: float) -> None:
+        """A server runs nothing on purpose, until a moment of its own choice."""
+        if not server.wake > now:
+            raise PolicyError(
+                f"policy {server.policy} on {server.name} runs nothing at {now} s and wants to be asked again at "
+                f"{server.wake} s: 'until' of its horizon must be later."
+            )
+        self._later(server.wake, server)
 
     def finish(self, plan: Plan, outcome: Outcome, now: float) -> None:
         """A plan is over."""
@@ -63,12 +63,9 @@ class Runtime(Gateway):
         if outcome.failed:
             self.server_down(server.index, now)
             return
-        ended = server.commit(plan, outcome, now)
         self.touched.append(server)
-        if ended:
-            self.home[server.index].changed(server)
-            for job in ended:
-                self._over(job, now)
+        for job in server.commit(plan, outcome, now):
+            self._over(job, now)
         if server.parted:
             self._depart(server, now)
 
@@ -146,7 +143,7 @@ class Runtime(Gateway):
         if not server.up:
             return
         lost = server.fail(now)
-        pool.board.mark(pool.slot[index], up=False)
+        pool.board.mark(server.slot, up=False)
         pool.changed(server)
         self.touched.append(server)
         for job in lost:
@@ -163,7 +160,7 @@ class Runtime(Gateway):
             self._tick_views(now)
         server, pool = self.servers[index], self.home[index]
         server.revive()
-        pool.board.mark(pool.slot[index], up=True)
+        pool.board.mark(server.slot, up=True)
         self.touched.append(server)
 
     def hand_over(self, job: LiveJob, target: Any, link: Any, bytes_per_token: int, now: float) -> None:

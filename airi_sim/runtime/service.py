@@ -29,6 +29,7 @@ class Station:
         self.wake = inf
         self.passes = self.queued_tokens = self.inflight_tokens = 0
         self.total = 0
+        self.slot, self.changed = index, set[int]()
         self.verb = "pass"
         self.policy = type(self.queue).__name__
 
@@ -44,6 +45,7 @@ class Station:
         self.jobs[job.id] = job
         self.queued_tokens += job.tokens
         self.inflight_tokens += job.tokens
+        self.changed.add(self.slot)
         self.queue.push(job, now)
 
     def _take(self, job: LiveJob, now: float) -> None:
@@ -55,6 +57,7 @@ class Station:
         slices = [(job, job.tokens) for job in jobs]
         plan = Plan(self.index, now, slices, jobs, kind=self.verb, prefill_tokens=sum([job.tokens for job in jobs]))
         self.flights.append(plan)
+        self.changed.add(self.slot)
         for job in jobs:
             self.log.decide(self.name, self.policy, job.id, choice, self.passes)
         self.passes += 1
@@ -69,6 +72,7 @@ class Station:
             del self.running[job.id]
             job.first = now
             self._gone(job, job.doomed or "finished", now)
+        self.changed.add(self.slot)
         self._record(plan, outcome, now)
         return sorted(ended)
 

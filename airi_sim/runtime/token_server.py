@@ -7,7 +7,7 @@ arrival, or another head of the queue while a seat is free; the queue is asked f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import Any
 
@@ -22,7 +22,6 @@ from airi_sim.runtime.prefix import prefix_hashes
 
 STALL_PASSES = 20_000
 MOST_CIRCLES = 100
-new_plan = Plan.__new__
 
 
 def no_progress(_plan: Plan, _now: float) -> int:
@@ -88,6 +87,7 @@ class TokenServer(Lifecycle):
         self.wake = inf
         self.ghosts = 0
         self.passes = self.moved = self.seen = self.queued_tokens = self.inflight_tokens = 0
+        self.slot, self.changed = index, set[int]()
         self.empty()
 
     # -- in
@@ -112,7 +112,9 @@ class TokenServer(Lifecycle):
     def submit(self, job: LiveJob, now: float) -> None:
         """Queue a job that `refuses` nothing; sets `cut_wanted` if the plan in flight could change by it."""
         job.server = self.index
-        job.budget = min(job.budget, self.max_len - job.prompt)
+        room = self.max_len - job.prompt
+        if job.budget > room:
+            job.budget = room
         if self.caching and job.prefix:
             job.hashes, _ = prefix_hashes(job.prefix, job.prompt, self.hash_block, self.block)
         if self.detailed:
@@ -120,6 +122,7 @@ class TokenServer(Lifecycle):
         self.jobs[job.id] = job
         self.queued_tokens += job.tokens
         self.inflight_tokens += job.prompt
+        self.changed.add(self.slot)
         plan = self.flights[0] if self.flights else None
         if plan is None or plan.repeat == 1:
             self.queue.push(job, now)
@@ -127,7 +130,8 @@ class TokenServer(Lifecycle):
         if self.account is not None:
             self._settle(plan, self.progress(plan, now))
         self.queue.push(job, now)
-        self.cut_wanted = self.cut_wanted or self._cuts(job, now)
+        if not self.cut_wanted:
+            self.cut_wanted = self._cuts(job, now)
 
     def _cuts(self, job: LiveJob, now: float) -> bool:
         """Whether an arrival can change the plan in flight: only a new head that finds a seat and a block can. How much
@@ -150,10 +154,12 @@ class TokenServer(Lifecycle):
     def plan(self, now: float) -> Plan | None:
         """What to run next, or None: nothing to do, or as many plans in flight as the server can have."""
         self.wake = inf
-        if len(self.flights) >= self.depth or not self.up or not (self.jobs or self.adopted):
+        if not (self.jobs or self.adopted) or not self.up:
             return None
         if self.depth > 1:
-            return self._plan_lane(now)
+            return self._plan_lane(now) if len(self.flights) < self.depth else None
+        if self.flights:
+            return None
         plan = self._attempt(now)
         return self._again(now) if plan is None and (self.preempted or self.buried) else plan
 
@@ -188,7 +194,6 @@ class TokenServer(Lifecycle):
         self.available = self.free
         if self.slices:
             self.slices = []
-            self.attention = self.context = 0
         if self.choices:
             self.choices = []
         if self.incoming or self.adopted:
@@ -199,7 +204,7 @@ class TokenServer(Lifecycle):
         if self.slices:
             return self._seal(self._mixed(now))
         if self.decodes and self.lane.count:
-            return self._seal(self._decodes(now))
+            return self._seal(self._decodes(now, self.lane))
         if not self.preempted:
             self._sleep(now)
         return None
@@ -213,13 +218,15 @@ class TokenServer(Lifecycle):
         self.adopted = []
 
     def _audit(self) -> None:
-        """Every admitted job must have been popped once, every preempted one requeued once."""
+        """Every admitted job must have been popped once, every preempted one requeued once; seats and budget hold."""
         waiting = len(self.jobs) - len(self.running) + self.ghosts
         if len(self.queue) != waiting:
             raise PolicyError(
                 f"policy {type(self.queue).__name__} on {self.name} holds {len(self.queue)} jobs where {waiting} wait: "
                 f"{self.policy} must pop each job it admits once, and the queue must keep each job pushed or requeued."
             )
+        if len(self.running) > self.max_seats:
+            raise PolicyError(f"{self._who()} runs {len(self.running)} jobs on {self.max_seats} seats (max_num_seqs).")
 
     def _sleep(self, now: float) -> None:
         """Nothing runs although jobs wait: ask a batcher that waits on purpose when it wants to be asked again."""
@@ -229,52 +236,42 @@ class TokenServer(Lifecycle):
     def _mixed(self, now: float) -> Plan:
         """A pass with prompts in it: it is made once, never repeated."""
         self._audit()
-        if len(self.running) > self.max_seats:
-            raise PolicyError(f"{self._who()} runs {len(self.running)} jobs on {self.max_seats} seats (max_num_seqs).")
-        lane = self.lane
+        lane, slices = self.lane, self.slices
         sequences = lane.count if self.decodes else 0
         ends: list[LiveJob] = []
-        tokens = 0
-        for job, n in self.slices:
+        tokens = attention = context = 0
+        for job, n in slices:
+            done = job.done
             tokens += n
-            if job.done == job.tokens:
+            attention += n * (2 * done - n)
+            context += done
+            job.sliced = 0
+            if done == job.tokens:
                 ends.append(job)
-                if job in self.partial:
+                if self.partial and job in self.partial:
                     self.partial.remove(job)
+            self.log.decide(self.name, self.policy, job.id, f"chunk {n}", self.passes)
         if self.budget < 0 or tokens + sequences > self.limit:
             drafted = f"{self._who()} drafted {tokens + sequences} tokens"
             raise PolicyError(f"{drafted}, over the budget of max_num_batched_tokens={self.limit}.")
-        if lane.count and not self.decodes:
+        if not sequences and lane.count:
             self.choices.append((-1, "hold"))
-        plan = self._plan_of(lane, sequences, now)
-        plan.slices, plan.ends, plan.prefill_tokens = self.slices, ends, tokens
-        plan.prefill_attention, plan.prefill_context = self.attention, self.context
-        return plan
+        total, longest = (lane.context, lane.longest() if lane.ranked else 0) if sequences else (0, 0)
+        return Plan(
+            self.index, now, slices, ends, self.resumed, lane.index, sequences, total, longest,
+            self.reserved if sequences else 0, tokens, attention, context,
+        )  # fmt: skip
 
-    def _plan_of(self, lane: Lockstep, sequences: int, now: float) -> Plan:
-        """A plan with what all have in common; what most lack has its value in the class (this is the hot path)."""
-        plan = new_plan(Plan)
-        plan.server = self.index
-        plan.start = now
-        plan.joins = self.resumed
-        if sequences:
-            plan.sequences = sequences
-            plan.context = lane.context
-            plan.reserved = self.reserved
-            if lane.ranked:
-                plan.longest = lane.longest()
-        if lane.index:
-            plan.lane = lane.index
-        return plan
-
-    def _decodes(self, now: float) -> Plan:
+    def _decodes(self, now: float, lane: Lockstep) -> Plan:
         """A pass in which everybody decodes, and as many equal ones after it as are sure to follow."""
-        lane = self.lane
-        plan = self._plan_of(lane, lane.count, now)
+        longest = lane.longest() if lane.ranked else 0
+        plan = Plan(
+            self.index, now, (), (), self.resumed, lane.index, lane.count, lane.context, longest, self.reserved
+        )
         if self.fast and not self.preempted and self.depth == 1 and not self.lookahead:
             free = self.free + self.reserved
             plan.repeat = FOREVER if free > lane.count << 10 else lane.headroom(free)
-            if self.cache is not None and len(self.queue) and self.seats:
+            if self.cache is not None and self.seats and len(self.queue):
                 plan.repeat = min(plan.repeat, self._before_eviction(now))
             if not (self.greedy and self.timeless):
                 plan.repeat, plan.until = self._horizon(plan.repeat, now)
@@ -304,15 +301,16 @@ class TokenServer(Lifecycle):
         return max(1, repeat), until
 
     def _seal(self, plan: Plan) -> Plan:
-        """The draft stands: log its choices, send it off."""
-        for job, tokens in plan.slices:
-            self.log.decide(self.name, self.policy, job.id, f"chunk {tokens}", self.passes)
-        for job_id, choice in self.choices:
-            self.log.decide(self.name, self.policy, job_id, choice, self.passes)
+        """The draft stands: log its other choices, send it off."""
+        if self.choices:
+            for job_id, choice in self.choices:
+                self.log.decide(self.name, self.policy, job_id, choice, self.passes)
         if self.pages is not None:
             plan.rows = list(self._rows(plan))
         if self.resumed:
             self.resumed = []
+        if plan.slices:
+            self.changed.add(self.slot)
         self.flights.append(plan)
         self.cut_wanted = False
         return plan
@@ -331,11 +329,11 @@ class TokenServer(Lifecycle):
 
     # -- commit
 
-    def commit(self, plan: Plan, outcome: Outcome, now: float) -> list[LiveJob]:
+    def commit(self, plan: Plan, outcome: Outcome, now: float) -> Sequence[LiveJob]:
         """Book what ran; returns the jobs that are over: those that stopped by id, then those that were let go."""
+        passes, stopped, first_s, advanced, _ = outcome
         self.flights.remove(plan)
         plan.live = self.decodes = False
-        passes, stopped = outcome.passes, outcome.stopped
         lane = self.lanes[plan.lane]
         if plan.sequences:
             if self.account is not None:
@@ -344,26 +342,23 @@ class TokenServer(Lifecycle):
                 self.grow(lane.growth(passes) - plan.reserved)
             lane.passes += passes
             lane.context += passes * lane.count
-            if outcome.advanced:
-                self.correct(lane, outcome.advanced)
+            if advanced:
+                self.correct(lane, advanced)
         self.passes += passes
-        if plan.slices:
-            for job, _ in plan.slices:
-                job.sliced = 0
-            for job in plan.ends:
-                self.begin(job, lane, now)
+        for job in plan.ends:
+            self.begin(job, lane, now)
         used = self.total - self.free
         if stopped:
             if len(stopped) > 1:
                 stopped.sort()
             for job in stopped:
-                job.reason = "length" if job.out + lane.passes - job.g0 >= job.budget else ""
-                self.end(job, "finished", now)
+                self.retire(job, lane, now)
+            self.changed.add(self.slot)
         if self.leaving:
             stopped = stopped + self.let_go(now)
         if not plan.sequences:
             self._watch(plan, bool(stopped))
-        self.record(plan, plan.start, now, passes, outcome.first_s, used)
+        self.record(plan, plan.start, now, passes, first_s, used)
         return stopped
 
     def _watch(self, plan: Plan, ended: bool) -> None:

@@ -10,8 +10,8 @@ from airi_sim.core.types import Call, Program, Request
 
 
 def chat(request: Request) -> Program:
-    """One call of one model with the prompt of the request."""
-    yield Call("generate", request.tokens, request.budget, request.model, request.prefix)
+    """One call of one model with the prompt of the request: no generator is needed for that."""
+    return Call("generate", request.tokens, request.budget, request.model, request.prefix)
 
 
 def rag(request: Request, k: int = 4, chunk_tokens: int = 64) -> Program:
