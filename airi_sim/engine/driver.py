@@ -22,19 +22,22 @@ from airi_sim.runtime.runtime import Runtime
 
 
 class At(Event):
-    """Calls `callback(event)` at the absolute time `at`; SimPy's own timeouts are relative and lose bits."""
+    """An event at an absolute time; SimPy's own timeouts are relative and lose bits. Made by `Calendar.at` only: in
+    CPython a class without a constructor of its own is built in a third of the time."""
 
-    _ok = True
-    _defused = False
-
-    def __init__(self, env: Environment, at: float, order: int, callback: Callable[[Any], None], value: Any) -> None:
-        self.callbacks = [callback]
-        self._value = value
-        heappush(env._queue, (at, order, next(env._eid), self))  # type: ignore[misc]
+    __init__ = object.__init__  # type: ignore[assignment]
 
 
 class Calendar(Environment):
-    """SimPy's environment, with its loop written in one piece: a call less an event."""
+    """SimPy's environment with absolute times, and its loop in one piece: a call less an event."""
+
+    def at(self, time: float, order: int, callback: Callable[[Any], None], value: Any) -> None:
+        """Call `callback(event)` at `time`, with `value` in the event."""
+        event = At()  # type: ignore[call-arg]
+        event.callbacks = [callback]
+        event._value = value
+        event._ok = True
+        heappush(self._queue, (time, order, next(self._eid), event))  # type: ignore[misc]
 
     def run_out(self) -> None:
         """Run until nothing is left to happen."""
@@ -82,6 +85,8 @@ class Driver:
         )  # arrivals: measuring is slow
         self.env = Calendar()
         self.touched, self.timers = runtime.touched, runtime.timers
+        self.on_done, self.on_arrival = self._done, self._arrive  # bound once
+        self.starts = [executor.start for executor in executors]
         self.events = self.arrived = 0
         self.timer = inf
         self.now = 0.0
@@ -94,7 +99,7 @@ class Driver:
             action()
             self._react(time)
 
-        At(self.env, time, order, fire, None)
+        self.env.at(time, order, fire, None)
 
     def run(self, items: Iterator[Item], until: float = inf) -> float:
         """Run until nothing is left to happen (or `until`); returns the time of the last event."""
@@ -113,11 +118,11 @@ class Driver:
     def _next_arrival(self) -> None:
         item = next(self.items, None)
         if item is not None:
-            At(self.env, item.request.arrival, ARRIVAL, self._arrive, item)
+            self.env.at(item[0].arrival, ARRIVAL, self.on_arrival, item)
 
     def _arrive(self, event: Any) -> None:
         item: Item = event._value
-        request = item.request
+        request = item[0]
         now = self.now = request.arrival
         self.events += 1
         self.arrived += 1
@@ -157,27 +162,22 @@ class Driver:
 
     def _react(self, now: float) -> None:
         """Cut and start what the runtime touched."""
-        start = self._start if self.devices is None else self._take_turns
+        if self.devices is not None:
+            self._take_turns(now)
+        runtime, env = self.runtime, self.env
         for server in self.touched:
             if server.cut_wanted:
                 self._cut(server, now)
-            if not server.flights or len(server.flights) < server.depth:
-                start(server, now)
+            while len(server.flights) < server.depth:
+                plan = runtime.plan(server, now)
+                if plan is None:
+                    break
+                plan.end = end = self.starts[plan.server](plan, now)
+                env.at(end, COMPLETION, self.on_done, plan)
         self.touched.clear()
         if self.timers and self.runtime.wakeup() < self.timer:
             self.timer = self.runtime.wakeup()
-            At(self.env, self.timer, TIMER, self._tick, self.timer)
-
-    def _start(self, server: Any, now: float) -> None:
-        index = server.index
-        while True:
-            plan = self.runtime.plan(server, now)
-            if plan is None:
-                return
-            plan.end = end = self.executors[index].start(plan, now)
-            At(self.env, end, COMPLETION, self._done, plan)
-            if len(server.flights) >= server.depth:
-                return
+            env.at(self.timer, TIMER, self._tick, self.timer)
 
     def _cut(self, server: Any, now: float) -> None:
         server.cut_wanted = False
@@ -188,31 +188,39 @@ class Driver:
         end = self.executors[plan.server].cut(plan, now)
         if end is not None:
             plan.end = end
-            At(self.env, end, COMPLETION, self._done, plan)
+            self.env.at(end, COMPLETION, self.on_done, plan)
 
     # -- shared accelerators
 
-    def _take_turns(self, server: Any, now: float) -> None:
-        """Start what the server has, if its accelerator is free and it is its turn."""
+    def _take_turns(self, now: float) -> None:
+        """Cut and start what was touched on shared accelerators; the others are left to `_react`."""
         assert self.devices is not None
-        device = self.devices[server.index]
-        if not server.up:
-            self._shorten(device, now)
-        if device is None:
-            self._start(server, now)
-            return
-        while self._granted(device, server, now):
+        touched = self.touched
+        alone = []
+        for server in touched:  # grows while it is walked
+            device = self.devices[server.index]
+            if device is None:
+                alone.append(server)
+                continue
+            if server.cut_wanted:
+                self._cut(server, now)
+            if not server.up:
+                self._shorten(device, now)
+            if len(server.flights) < server.depth:
+                self._start_shared(device, server, now)
+        touched[:] = alone
+
+    def _start_shared(self, device: Device, server: Any, now: float) -> None:
+        while len(server.flights) < server.depth and self._granted(device, server, now):
             plan = self.runtime.plan(server, now)
             if plan is None:
                 self._pass_on(device)
                 return
-            plan.end = end = self.executors[server.index].start(plan, now)
-            At(self.env, end, COMPLETION, self._done, plan)
+            plan.end = end = self.starts[plan.server](plan, now)
+            self.env.at(end, COMPLETION, self.on_done, plan)
             device.plan = plan
             if device.line:
                 self._shorten(device, now)
-            if len(server.flights) >= server.depth:
-                return
 
     def _granted(self, device: Device, server: Any, now: float) -> bool:
         """Whether it is this server's turn; else it stands in line, and whoever runs is cut."""
@@ -225,9 +233,9 @@ class Driver:
         self._shorten(device, now)
         return False
 
-    def _shorten(self, device: Device | None, now: float) -> None:
+    def _shorten(self, device: Device, now: float) -> None:
         """What runs ends with the pass in flight: somebody waits, or its server died."""
-        if device is not None and device.plan is not None:
+        if device.plan is not None:
             self._end_early(device.plan, now)
 
     def _release(self, index: int) -> None:
@@ -238,7 +246,7 @@ class Driver:
             if device.line:  # before whoever just ran
                 self.runtime.touched.insert(0, device.line[0])
 
-    def _pass_on(self, device: Device | None) -> None:
+    def _pass_on(self, device: Device) -> None:
         """Who has nothing to run leaves the turn to the next in line."""
-        if device is not None and device.line:
+        if device.line:
             self.runtime.touched.append(device.line[0])

@@ -41,7 +41,7 @@ class ChunkedPrefill:
             for job in tuple(draft.partial):
                 if job.id in draft.running:
                     draft.chunk(job, now)
-        if not draft.preempted:
+        if not draft.preempted and len(queue):
             admit_waiting(draft, queue, now)
 
 

@@ -2,32 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Generator
 from typing import Any
 
 from airi_sim.core.errors import BadInput
-from airi_sim.core.types import JOBS_PER_REQUEST, Call, Program, Reply, Request
+from airi_sim.core.types import JOBS_PER_REQUEST, Call, Reply, Request
 from airi_sim.runtime.job import LiveJob
 
 
-class Flow:
-    """Drives the generator of a program. `step` sends it the replies it waits for and returns the next jobs.
+class Single:
+    """A request whose program is one call: it is over with its job and needs no generator."""
 
-    `call` is set where the program is that one call: such a flow is over with its job and needs no generator.
-    """
+    __slots__ = ("call", "cancelled", "job", "request")
 
-    __slots__ = (
-        "cached", "call", "cancelled", "failed", "first", "jobs", "last", "made", "program", "replies", "request",
-        "wants_list",
+    def __init__(self, request: Request, call: Call) -> None:
+        self.request = request
+        self.call = call
+        self.job: LiveJob | None = None
+        self.cancelled = ""
+
+    @property
+    def jobs(self) -> dict[int, LiveJob]:
+        """What is under way."""
+        return {self.job.id: self.job} if self.job is not None else {}
+
+    def step(self, now: float) -> list[LiveJob]:
+        """The only job."""
+        job = self.job = LiveJob(self.request, self.call, 0, now, self)
+        return [job]
+
+    def over(self, job: LiveJob) -> bool:
+        """The job is over, and the program with it."""
+        return True
+
+    def close(self) -> None:
+        """The program goes no further."""
+
+    def row(self, status: str, reason: str, now: float) -> tuple[Any, ...]:
+        """The line of the requests table."""
+        request, job = self.request, self.job
+        end = now if status == "finished" else None
+        if job is None or job.kind != "generate":
+            return _row(request, request.model, None, end, 0, 0, status, reason)
+        return _row(request, job.model, job.first, end, job.out, job.cached, status, reason)
+
+
+def _row(
+    request: Request, model: str, first: float | None, end: float | None, out: int, cached: int, status: str, why: str
+) -> tuple[Any, ...]:
+    return (
+        request.id, request.tenant, request.session, request.program, model, request.arrival, first, end,
+        request.tokens, out, cached, status, why,
     )  # fmt: skip
 
-    def __init__(self, request: Request, program: Callable[[Request], Program]) -> None:
+
+class Flow:
+    """Drives the generator of a program. `step` sends it the replies it waits for and returns the next jobs."""
+
+    __slots__ = (
+        "cached", "cancelled", "failed", "first", "jobs", "last", "made", "program", "replies", "request", "wants_list",
+    )  # fmt: skip
+
+    call = None
+
+    def __init__(self, request: Request, program: Generator[Any, Any, None]) -> None:
         self.request = request
-        made = program(request)
-        self.call: Call | None = None
-        if type(made) is Call:
-            self.call = made
-        self.program: Any = made
+        self.program = program
         self.jobs: dict[int, LiveJob] = {}
         self.replies: list[Reply] = []
         self.wants_list = False
@@ -39,8 +79,6 @@ class Flow:
 
     def step(self, now: float) -> list[LiveJob] | None:
         """The next jobs, or None when the program is over."""
-        if self.call is not None:
-            return None if self.made else [self.job(self.call, now)]
         try:
             calls: Any = self.program.send(self._value() if self.made else None)
         except StopIteration:
@@ -51,10 +89,9 @@ class Flow:
             raise BadInput(
                 f"program '{self.request.program}' yielded {calls!r}: it must yield a Call or a list of Calls."
             )
-        return [self.job(call, now) for call in todo]
+        return [self._job(call, now) for call in todo]
 
-    def job(self, call: Call, now: float) -> LiveJob:
-        """The job of a call."""
+    def _job(self, call: Call, now: float) -> LiveJob:
         if self.made >= JOBS_PER_REQUEST:
             raise BadInput(f"request {self.request.id} made over {JOBS_PER_REQUEST} calls: its program does not end.")
         job = LiveJob(self.request, call, self.made, now, self)
@@ -70,6 +107,7 @@ class Flow:
     def over(self, job: LiveJob) -> bool:
         """A job is over; True when the program can go on."""
         del self.jobs[job.id]
+        self.replies.append(Reply(job.id, job.status, job.out))
         if job.status != "finished" and self.failed is None:
             self.failed = job
         if job.kind == "generate":
@@ -77,21 +115,15 @@ class Flow:
             self.cached += job.cached
             if job.first is not None:
                 self.first = job.first
-        if self.call is not None:
-            return True
-        self.replies.append(Reply(job.id, job.status, job.out))
         return not self.jobs
 
     def close(self) -> None:
         """The program goes no further."""
-        if self.call is None:
-            self.program.close()
+        self.program.close()
 
     def row(self, status: str, reason: str, now: float) -> tuple[Any, ...]:
         """The line of the requests table."""
         request, last = self.request, self.last
         model, out = (last.model, last.out) if last is not None else ("", 0)
-        return (
-            request.id, request.tenant, request.session, request.program, model or request.model, request.arrival,
-            self.first, now if status == "finished" else None, request.tokens, out, self.cached, status, reason,
-        )  # fmt: skip
+        end = now if status == "finished" else None
+        return _row(request, model or request.model, self.first, end, out, self.cached, status, reason)

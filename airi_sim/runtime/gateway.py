@@ -11,8 +11,8 @@ from typing import Any
 from airi_sim.core.errors import PolicyError, unknown
 from airi_sim.core.log import Log
 from airi_sim.core.protocols import Admission, FaultPolicy, ModelRouter
-from airi_sim.core.types import Program, Request, Verdict
-from airi_sim.runtime.flow import Flow
+from airi_sim.core.types import Call, Program, Request, Verdict
+from airi_sim.runtime.flow import Flow, Single
 from airi_sim.runtime.handover import Handover
 from airi_sim.runtime.job import LiveJob
 from airi_sim.runtime.pool import Pool
@@ -44,9 +44,9 @@ class Gateway:
         self.stale = any(pool.board.period for pool in pools)
         self.always = bool(getattr(admission, "always", False))
         self.able: dict[tuple[str, str], dict[str, Pool]] = {}
-        self.flows: dict[int, Flow] = {}
+        self.flows: dict[int, Flow | Single] = {}
         self.outside: deque[Request] = deque()
-        self.ready: deque[Flow] = deque()
+        self.ready: deque[Flow | Single] = deque()
         self.timers: list[tuple[float, int, Any]] = []
         self.touched: list[Any] = []
         self.sequence = self.waits = 0
@@ -58,16 +58,20 @@ class Gateway:
     # -- requests and their programs
 
     def _enter(self, request: Request, now: float) -> None:
-        program = self.programs.get(request.program)
-        if program is None:
-            raise unknown("program", request.program, self.programs)
-        flow = self.flows[request.id] = Flow(request, program)
+        flow = self.flows[request.id] = self._flow(request)
         if flow.call is not None and self.concurrency is None:  # nobody waits for it to end: it can nest nothing
-            self._offer(flow.job(flow.call, now), now)
+            self._offer(flow.step(now)[0], now)
         else:
             self._advance(flow, now)
 
-    def _advance(self, flow: Flow, now: float) -> None:
+    def _flow(self, request: Request) -> Flow | Single:
+        program = self.programs.get(request.program)
+        if program is None:
+            raise unknown("program", request.program, self.programs)
+        made = program(request)
+        return Single(request, made) if type(made) is Call else Flow(request, made)
+
+    def _advance(self, flow: Flow | Single, now: float) -> None:
         """Let a program go on. A call may be over at once (refused), so this is a line and never nests."""
         self.ready.append(flow)
         if len(self.ready) > 1:
@@ -76,7 +80,7 @@ class Gateway:
             self._step(self.ready[0], now)
             self.ready.popleft()
 
-    def _step(self, flow: Flow, now: float) -> None:
+    def _step(self, flow: Flow | Single, now: float) -> None:
         jobs = flow.step(now)
         if jobs is not None:
             for job in jobs:
@@ -103,7 +107,7 @@ class Gateway:
         else:
             self._advance(flow, now)
 
-    def _close(self, flow: Flow, status: str, reason: str, now: float) -> None:
+    def _close(self, flow: Flow | Single, status: str, reason: str, now: float) -> None:
         request = flow.request
         del self.flows[request.id]
         self.counts[status] += 1
@@ -121,7 +125,8 @@ class Gateway:
     def _row(self, job: LiveJob, now: float) -> tuple[Any, ...]:
         server = self.servers[job.server].name if job.server >= 0 else ""
         return (
-            job.id, job.request, job.kind, job.model, job.pool, server, job.submitted, job.started, job.first, now, job.prompt, job.out, job.cached, job.preemptions, job.status,
+            job.id, job.request, job.kind, job.model, job.pool, server, job.arrived, job.started, job.first, now,
+            job.prompt, job.out, job.cached, job.preemptions, job.status,
         )  # fmt: skip
 
     # -- the way of a job: choose a pool, admit, route, queue

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airi_sim.core.types import Call, Job, Request
 
 if TYPE_CHECKING:
-    from airi_sim.runtime.flow import Flow
+    from airi_sim.runtime.flow import Flow, Single
     from airi_sim.runtime.lockstep import Lockstep
 
 
@@ -16,32 +16,31 @@ class LiveJob(Job):
     set) those are derived from (n0, g0, lane.passes) and `out` lags: read them through the server only.
     `version` voids what executors remember of it; `own` are the cached prefixes it holds a reference to.
 
-    Building a job is part of the hot path: every slot is set here, in one go (a value in the class would be cheaper to
-    leave out but five times as dear to read).
+    Building a job is part of the hot path: what may be read before it was written is set here, in one go (a value in
+    the class would be cheaper to leave out but five times as dear to read).
     """
 
     __slots__ = (
-        "attempt", "cached", "cached_version", "done", "doomed", "emitted", "finished", "first", "flow", "g0", "hashes",
+        "attempt", "cached", "cached_version", "done", "doomed", "emitted", "first", "flow", "g0", "hashes",
         "held", "hit", "joined_pass", "joined_s", "lane", "moving", "n0", "out", "own", "pool", "reason", "server",
-        "sliced", "started", "status", "submitted", "table", "version",
+        "sliced", "started", "status", "table", "version",
     )  # fmt: skip
 
     own: list[Any]
     table: list[int]
+    joined_s: float
+    joined_pass: int
+    emitted: bool
 
-    def __init__(self, request: Request, call: Call, index: int, arrived: float, flow: Flow | None = None) -> None:
+    def __init__(self, request: Request, call: Call, index: int, arrived: float, flow: Flow | Single | None = None) -> None:
         Job.__init__(self, request, call, index, arrived)
         self.flow = flow
-        self.submitted = arrived
         self.pool = self.reason = self.status = self.doomed = ""
         self.server = self.cached_version = -1
         self.attempt = self.done = self.held = self.out = self.cached = self.sliced = 0
-        self.n0 = self.g0 = self.version = self.hit = self.joined_pass = 0
+        self.n0 = self.g0 = self.version = self.hit = 0
         self.started: float | None = None
         self.first: float | None = None
-        self.finished: float | None = None
-        self.joined_s = arrived
-        self.emitted = False
         self.lane: Lockstep | None = None
         self.moving: Any = None
         self.hashes: tuple[Any, ...] = ()

@@ -16,6 +16,11 @@ from airi_sim.runtime.prefix import Pages, PrefixCache
 class Lifecycle(Drafting):
     """What happens to the jobs of a TokenServer, and the rare half of its life."""
 
+    __slots__ = (
+        "adopted", "caching", "cut_wanted", "detailed", "incoming", "index", "inflight_tokens", "jobs", "leaving",
+        "make_queue", "max_seats", "parted", "passes", "progress", "spent", "unit", "up",
+    )  # fmt: skip
+
     make_queue: Callable[[], Queue]
     progress: Callable[[Plan, float], int]
     spent: Callable[[Plan, int], tuple[float, float]]
@@ -46,7 +51,8 @@ class Lifecycle(Drafting):
         self.adopted: list[LiveJob] = []
         self.parted: list[LiveJob] = []
         self.lane, self.partial = self.lanes[0], self.partials[0]
-        self.free = self.blank = self.available = self.total
+        self.free = self.blank = self.total
+        self.withheld = 0
         self.cache = PrefixCache(self.unit) if self.caching else None
         self.pages = Pages(self.total, self.block, self.unit) if self.detailed else None
         self.decodes = False
@@ -92,29 +98,29 @@ class Lifecycle(Drafting):
         if self.cache is not None:
             self._claim(blocks)
 
-    def end(self, job: LiveJob, status: str, now: float) -> None:
+    def end(self, job: LiveJob, status: str) -> None:
         """A running job is over, in whatever state it is."""
         del self.running[job.id]
         if job in self.adopted:
             self.adopted.remove(job)
         self._vacate(job)
-        self._gone(job, status, now)
+        self._gone(job, status)
 
-    def retire(self, job: LiveJob, lane: Lockstep, now: float) -> None:
+    def retire(self, job: LiveJob, lane: Lockstep) -> None:
         """A decoding job emitted its last token: what `end` does, where that is known."""
         del self.running[job.id]
         self.close_span(job)
         self._give(job, -(-lane.leave(job) // self.block))
         job.reason = "length" if job.out >= job.budget else ""
-        self._gone(job, "finished", now)
+        self._gone(job, "finished")
 
-    def _gone(self, job: LiveJob, status: str, now: float) -> None:
+    def _gone(self, job: LiveJob, status: str) -> None:
         job.version += 1
-        job.status, job.finished = status, now
+        job.status = status
         self.inflight_tokens -= job.prompt
         del self.jobs[job.id]
 
-    def let_go(self, now: float) -> list[LiveJob]:
+    def let_go(self) -> list[LiveJob]:
         """Jobs cancelled, or to be moved, while a plan was in flight."""
         leaving = [job for job in self.leaving.values() if job.id in self.running and self._idle(job)]
         for job in leaving:
@@ -125,7 +131,7 @@ class Lifecycle(Drafting):
             if job.moving is not None:
                 self.part(job)
             else:
-                self.end(job, job.doomed, now)
+                self.end(job, job.doomed)
         return gone
 
     def record(self, plan: Plan, start: float, end: float, passes: int, first_s: float, used: int) -> None:
@@ -146,7 +152,7 @@ class Lifecycle(Drafting):
             if self.flights:
                 self.leaving[job.id] = job
                 return False
-            self.end(job, reason, now)
+            self.end(job, reason)
             return True
         self.queued_tokens -= job.tokens
         remove = getattr(self.queue, "remove", None)
@@ -154,7 +160,7 @@ class Lifecycle(Drafting):
             remove(job, now)
         else:
             self.ghosts += 1
-        self._gone(job, reason, now)
+        self._gone(job, reason)
         return True
 
     def fail(self, now: float) -> list[LiveJob]:

@@ -14,7 +14,7 @@ from typing import Any
 from airi_sim.core.errors import PolicyError
 from airi_sim.core.protocols import Executor
 from airi_sim.core.types import Outcome, Plan, Request
-from airi_sim.runtime.flow import Flow
+from airi_sim.runtime.flow import Flow, Single
 from airi_sim.runtime.gateway import GATEWAY, Gateway
 from airi_sim.runtime.handover import Handover
 from airi_sim.runtime.job import LiveJob
@@ -60,7 +60,7 @@ class Runtime(Gateway):
         if self.stale:
             self._tick_views(now)
         server = self.servers[plan.server]
-        if outcome.failed:
+        if outcome[4]:  # failed
             self.server_down(server.index, now)
             return
         self.touched.append(server)
@@ -126,13 +126,13 @@ class Runtime(Gateway):
             self.home[server.index].changed(server)
             self.touched.append(server)
 
-    def _from_outside(self, request: int) -> Flow | None:
+    def _from_outside(self, request: int) -> Flow | Single | None:
         """A request that waits for others to end, as a flow that has not begun."""
         waiting = next((one for one in self.outside if one.id == request), None)
         if waiting is None:
             return None
         self.outside.remove(waiting)
-        flow = self.flows[request] = Flow(waiting, self.programs[waiting.program])
+        flow = self.flows[request] = self._flow(waiting)
         return flow
 
     def server_down(self, index: int, now: float) -> None:
@@ -215,7 +215,7 @@ class Runtime(Gateway):
             for server in self.servers:
                 server.fail(now)
         for request in self.outside:
-            self.flows[request.id] = Flow(request, self.programs[request.program])
+            self.flows[request.id] = self._flow(request)
         self.outside.clear()
         for flow in list(self.flows.values()):
             for job in list(flow.jobs.values()):

@@ -71,7 +71,7 @@ class Station:
         for job in ended:
             del self.running[job.id]
             job.first = now
-            self._gone(job, job.doomed or "finished", now)
+            self._gone(job, job.doomed or "finished")
         self.changed.add(self.slot)
         self._record(plan, outcome, now)
         return sorted(ended)
@@ -82,9 +82,9 @@ class Station:
         )  # fmt: skip
         self.log.plans.append(row)
 
-    def _gone(self, job: LiveJob, status: str, now: float) -> None:
+    def _gone(self, job: LiveJob, status: str) -> None:
         job.version += 1
-        job.status, job.finished = status, now
+        job.status = status
         self.inflight_tokens -= job.tokens
         del self.jobs[job.id]
 
@@ -97,7 +97,7 @@ class Station:
         remove = getattr(self.queue, "remove", None)
         if remove is not None:
             remove(job, now)
-        self._gone(job, reason, now)
+        self._gone(job, reason)
         return True
 
     def fail(self, now: float) -> list[LiveJob]:

@@ -22,6 +22,7 @@ from airi_sim.runtime.prefix import prefix_hashes
 
 STALL_PASSES = 20_000
 MOST_CIRCLES = 100
+blank_plan = Plan.__new__
 
 
 def no_progress(_plan: Plan, _now: float) -> int:
@@ -40,6 +41,11 @@ class TokenServer(Lifecycle):
     `depth` plans may be in flight, each with its own lane of jobs (pipeline stages). `lookahead` tokens more than one
     may be accepted per job and pass (speculation). `fast=False` plans pass by pass. `detailed` keeps block tables.
     """
+
+    __slots__ = (
+        "account", "depth", "fast", "greedy", "hash_block", "max_len", "moved", "policy", "preempts", "seen",
+        "timeless", "wake",
+    )  # fmt: skip
 
     kind = "generate"
 
@@ -191,9 +197,7 @@ class TokenServer(Lifecycle):
         self.decodes = self.closed = self.preempted = self.buried = False
         self.budget = self.limit
         self.seats = self.max_seats - len(self.running)
-        self.available = self.free
-        if self.slices:
-            self.slices = []
+        self.withheld = 0
         if self.choices:
             self.choices = []
         if self.incoming or self.adopted:
@@ -237,6 +241,7 @@ class TokenServer(Lifecycle):
         """A pass with prompts in it: it is made once, never repeated."""
         self._audit()
         lane, slices = self.lane, self.slices
+        self.slices = []
         sequences = lane.count if self.decodes else 0
         ends: list[LiveJob] = []
         tokens = attention = context = 0
@@ -256,18 +261,31 @@ class TokenServer(Lifecycle):
             raise PolicyError(f"{drafted}, over the budget of max_num_batched_tokens={self.limit}.")
         if not sequences and lane.count:
             self.choices.append((-1, "hold"))
-        total, longest = (lane.context, lane.longest() if lane.ranked else 0) if sequences else (0, 0)
-        return Plan(
-            self.index, now, slices, ends, self.resumed, lane.index, sequences, total, longest,
-            self.reserved if sequences else 0, tokens, attention, context,
-        )  # fmt: skip
+        plan = self._plan_of(now, lane, sequences)
+        plan.slices, plan.ends = slices, ends
+        plan.prefill_tokens, plan.prefill_attention, plan.prefill_context = tokens, attention, context
+        return plan
+
+    def _plan_of(self, now: float, lane: Lockstep, sequences: int) -> Plan:
+        """A plan of decodes only, field by field: the constructor costs more than the rest of a plan."""
+        plan = blank_plan(Plan)
+        plan.server, plan.start, plan.lane, plan.kind = self.index, now, lane.index, "pass"
+        plan.slices = plan.ends = ()
+        plan.joins = self.resumed
+        plan.sequences = sequences
+        plan.context = lane.context if sequences else 0
+        plan.longest = lane.longest() if sequences and lane.ranked else 0
+        plan.reserved = self.reserved if sequences else 0
+        plan.prefill_tokens = plan.prefill_attention = plan.prefill_context = plan.charged = 0
+        plan.repeat = 1
+        plan.until = plan.end = inf
+        plan.live = True
+        plan.rows = None
+        return plan
 
     def _decodes(self, now: float, lane: Lockstep) -> Plan:
         """A pass in which everybody decodes, and as many equal ones after it as are sure to follow."""
-        longest = lane.longest() if lane.ranked else 0
-        plan = Plan(
-            self.index, now, (), (), self.resumed, lane.index, lane.count, lane.context, longest, self.reserved
-        )
+        plan = self._plan_of(now, lane, lane.count)
         if self.fast and not self.preempted and self.depth == 1 and not self.lookahead:
             free = self.free + self.reserved
             plan.repeat = FOREVER if free > lane.count << 10 else lane.headroom(free)
@@ -352,13 +370,16 @@ class TokenServer(Lifecycle):
             if len(stopped) > 1:
                 stopped.sort()
             for job in stopped:
-                self.retire(job, lane, now)
+                self.retire(job, lane)
             self.changed.add(self.slot)
         if self.leaving:
-            stopped = stopped + self.let_go(now)
+            stopped = stopped + self.let_go()
         if not plan.sequences:
             self._watch(plan, bool(stopped))
-        self.record(plan, plan.start, now, passes, first_s, used)
+        self.log.plans.append((
+            self.name, "pass", plan.start, now, passes, plan.sequences, plan.prefill_tokens,
+            plan.context + plan.prefill_context, used, len(self.jobs) - len(self.running), first_s, plan.lane,
+        ))  # fmt: skip
         return stopped
 
     def _watch(self, plan: Plan, ended: bool) -> None:
