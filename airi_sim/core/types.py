@@ -101,20 +101,17 @@ class Job:
     )  # fmt: skip
 
     def __init__(self, request: Request, call: Call, index: int, arrived: float) -> None:
-        self.id = request.id * JOBS_PER_REQUEST + index
-        self.request = request.id
+        self.kind, tokens, budget, model, self.prefix, self.inputs, self.items = call
+        self.request = number = request.id
+        self.id = number * JOBS_PER_REQUEST + index
         self.tenant = request.tenant
         self.session = request.session
         self.priority = request.priority
         self.deadline = request.deadline
-        self.kind = call.kind
-        self.model = call.model or request.model
+        self.model = model or request.model
         self.arrived = arrived
-        self.tokens = self.prompt = call.tokens
-        self.budget = call.budget or request.budget or FOREVER
-        self.prefix = call.prefix
-        self.inputs = call.inputs
-        self.items = call.items
+        self.tokens = self.prompt = tokens
+        self.budget = budget or request.budget or FOREVER
         self.preemptions = 0
 
     def __lt__(self, other: Job) -> bool:

@@ -126,8 +126,9 @@ class Driver:
         now = self.now = request.arrival
         self.events += 1
         self.arrived += 1
-        if self.learn is not None:
-            self.learn(item)
+        learn = self.learn
+        if learn is not None:
+            learn(item)
         self._next_arrival()
         self.runtime.arrive(request, now)
         self._react(now)

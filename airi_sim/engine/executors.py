@@ -13,6 +13,7 @@ from airi_sim.core.types import FOREVER, Outcome, Plan
 
 
 make = tuple.__new__
+"""Builds a NamedTuple at a third of the price of its own constructor."""
 
 
 class Lane:
@@ -41,7 +42,8 @@ class Stops:
 
     def left(self, job: Any) -> int:
         """Output tokens a job will still emit."""
-        length = self.length(job)
+        ask = self.length  # a bound method is called faster from a local
+        length = ask(job)
         return (length if length < job.budget else job.budget) - job.out
 
     def join(self, plan: Plan) -> None:
@@ -50,8 +52,8 @@ class Stops:
         for job in plan.joins:
             heappush(lane.heap, (lane.passes + self.left(job), job.version, job))
 
-    def over(self, plan: Plan, passes: int) -> list[Any]:
-        """The jobs that stopped with a plan of so many passes."""
+    def over(self, plan: Plan, passes: int, first_s: float) -> Outcome:
+        """A plan of so many passes is over: who stopped with it."""
         lane = self.lanes[plan.lane]
         heap = lane.heap
         stopped = []
@@ -67,7 +69,7 @@ class Stops:
                 stopped.append(job)
             else:
                 heappush(heap, (lane.passes + left, job.version, job))
-        return stopped
+        return make(Outcome, (passes, stopped, first_s, None, ""))
 
 
 class CostExecutor(Stops):
@@ -87,7 +89,8 @@ class CostExecutor(Stops):
         self.first = self.step = 0.0
 
     def start(self, plan: Plan, now: float) -> float:
-        first, step, valid = self.affine(plan)
+        affine = self.affine
+        first, step, valid = affine(plan)
         if plan.joins:
             self.join(plan)
         passes = plan.repeat
@@ -124,8 +127,7 @@ class CostExecutor(Stops):
 
     def finish(self, plan: Plan, now: float) -> Outcome:
         passes = self.passes
-        first_s = self.first if passes > 1 else now - plan.start
-        return make(Outcome, (passes, self.over(plan, passes), first_s, None, ""))
+        return self.over(plan, passes, self.first if passes > 1 else now - plan.start)
 
 
 def total(first: float, step: float, passes: int) -> float:
@@ -195,8 +197,9 @@ class ReplayExecutor:
 
     def finish(self, plan: Plan, now: float) -> Outcome:
         seconds = self.seconds.pop(id(plan))
-        stopped = [job for job, _ in plan.slices] if self.stops is None else self.stops.over(plan, 1)
-        return Outcome(1, stopped, seconds)
+        if self.stops is None:
+            return Outcome(1, [job for job, _ in plan.slices], seconds)
+        return self.stops.over(plan, 1, seconds)
 
 
 class ReplayEnded(BadInput):

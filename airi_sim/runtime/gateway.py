@@ -115,8 +115,9 @@ class Gateway:
         log.requests.append(flow.row(status, reason, now))
         if log.sink is not None:
             log.spill()
-        if self.forget is not None:
-            self.forget(request)
+        forget = self.forget
+        if forget is not None:
+            forget(request)
         if self.concurrency is not None and self.outside and len(self.flows) < self.concurrency:
             waiting = self.outside.popleft()
             waiting.arrival = now
@@ -148,7 +149,9 @@ class Gateway:
             able = {name: pool for name, pool in self.pools.items() if pool.serves(job)}
             self.able[job.kind, job.model] = able
         if len(able) < 2:
-            return next(iter(able.values()), None)
+            for pool in able.values():
+                return pool
+            return None
         views = {name: pool.board for name, pool in able.items()}
         choice = self.model_router.choose(job, views, now)
         if choice not in able:

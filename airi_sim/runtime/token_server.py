@@ -221,16 +221,14 @@ class TokenServer(Lifecycle):
             self.choices.append((job.id, "adopt"))
         self.adopted = []
 
-    def _audit(self) -> None:
-        """Every admitted job must have been popped once, every preempted one requeued once; seats and budget hold."""
-        waiting = len(self.jobs) - len(self.running) + self.ghosts
+    def _audit(self, waiting: int) -> None:
+        """Every admitted job must have been popped once, every preempted one requeued once; and all have seats."""
         if len(self.queue) != waiting:
             raise PolicyError(
                 f"policy {type(self.queue).__name__} on {self.name} holds {len(self.queue)} jobs where {waiting} wait: "
                 f"{self.policy} must pop each job it admits once, and the queue must keep each job pushed or requeued."
             )
-        if len(self.running) > self.max_seats:
-            raise PolicyError(f"{self._who()} runs {len(self.running)} jobs on {self.max_seats} seats (max_num_seqs).")
+        raise PolicyError(f"{self._who()} runs {len(self.running)} jobs on {self.max_seats} seats (max_num_seqs).")
 
     def _sleep(self, now: float) -> None:
         """Nothing runs although jobs wait: ask a batcher that waits on purpose when it wants to be asked again."""
@@ -239,7 +237,10 @@ class TokenServer(Lifecycle):
 
     def _mixed(self, now: float) -> Plan:
         """A pass with prompts in it: it is made once, never repeated."""
-        self._audit()
+        running = len(self.running)
+        waiting = len(self.jobs) - running + self.ghosts
+        if running > self.max_seats or len(self.queue) != waiting:
+            self._audit(waiting)
         lane, slices = self.lane, self.slices
         self.slices = []
         sequences = lane.count if self.decodes else 0
