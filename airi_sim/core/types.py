@@ -83,8 +83,8 @@ class Reply(NamedTuple):
     tokens_out: int = 0
 
 
-Program = Generator["Call | list[Call]", Any, None] | Call
-"""What a program function makes of a request: a generator of calls, or, where one call is all, that call."""
+Program = Generator["Call | list[Call]", Any, None]
+"""What a program function makes of a request; where one call is all, it may return that call instead."""
 
 
 class Job:

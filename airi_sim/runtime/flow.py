@@ -31,6 +31,10 @@ class Single:
         job = self.job = LiveJob(self.request, self.call, 0, now, self)
         return [job]
 
+    def outcome(self) -> tuple[str, str]:
+        """How it ended, and why."""
+        return (self.job.status, self.job.reason) if self.job is not None else ("finished", "")
+
     def over(self, job: LiveJob) -> bool:
         """The job is over, and the program with it."""
         return True
@@ -116,6 +120,12 @@ class Flow:
             if job.first is not None:
                 self.first = job.first
         return not self.jobs
+
+    def outcome(self) -> tuple[str, str]:
+        """How it ended, and why: on a reply that was no success, or by itself."""
+        if self.failed is not None:
+            return self.failed.status, self.failed.reason
+        return "finished", self.last.reason if self.last is not None else ""
 
     def close(self) -> None:
         """The program goes no further."""

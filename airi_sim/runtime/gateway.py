@@ -32,7 +32,7 @@ class Gateway:
         admission: Admission,
         model_router: ModelRouter,
         faults: FaultPolicy,
-        programs: Mapping[str, Callable[[Request], Program]],
+        programs: Mapping[str, Callable[[Request], Program | Call]],
         concurrency: int | None = None,
     ) -> None:
         self.pools = {pool.name: pool for pool in pools}
@@ -69,7 +69,7 @@ class Gateway:
         if program is None:
             raise unknown("program", request.program, self.programs)
         made = program(request)
-        return Single(request, made) if type(made) is Call else Flow(request, made)
+        return Single(request, made) if isinstance(made, Call) else Flow(request, made)
 
     def _advance(self, flow: Flow | Single, now: float) -> None:
         """Let a program go on. A call may be over at once (refused), so this is a line and never nests."""
@@ -85,10 +85,8 @@ class Gateway:
         if jobs is not None:
             for job in jobs:
                 self._offer(job, now)
-        elif flow.failed is not None:  # the program ended on a reply that was no success
-            self._close(flow, flow.failed.status, flow.failed.reason, now)
         else:
-            self._close(flow, "finished", flow.last.reason if flow.last is not None else "", now)
+            self._close(flow, *flow.outcome(), now)
 
     def _over(self, job: LiveJob, now: float) -> None:
         """A job is over, one way or another: log it, and let its program go on with the reply."""
