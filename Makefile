@@ -27,7 +27,7 @@ define INSTALL
 @touch $@
 endef
 
-.PHONY: help demo test test-sim check check-style check-format check-types check-floors bench docs clean
+.PHONY: help demo test test-sim check check-style check-format check-types check-floors bench performance docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -57,8 +57,12 @@ check-types: $(VENV)/.test
 check-floors: $(VENV)/.test
 	@$(VENV)/bin/lint-imports
 
-bench: $(VENV)/.demo  ## speed of the engine on named traces
+bench: $(VENV)/.demo  ## speed of the engine on named traces (OVERRIDES='bench.cases=all': on all of them)
 	@$(VENV)/bin/airi bench $(OVERRIDES)
+
+performance: $(VENV)/.demo  ## measure everything of docs/performance.md anew (half an hour) and put it there
+	@$(VENV)/bin/airi bench bench.cases=all bench.repeat=5 hydra.run.dir=runs/performance $(OVERRIDES)
+	@$(VENV)/bin/python docs/performance.py runs/performance
 
 docs: $(VENV)/.test  ## draw the picture of the README anew (of FROM=<comparison>, else of a fresh one), run the examples
 	@$(VENV)/bin/python docs/img/readme.py $(FROM)

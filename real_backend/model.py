@@ -69,11 +69,21 @@ def build(spec: ModelSpec, tensors: Mapping[str, Tensor], device: str, dtype: to
 
 
 def check(spec: ModelSpec) -> None:
-    """BadInput for experts, latent attention and sliding windows, which only the simulator has."""
+    """BadInput for what only the simulator has: experts, latent attention, sliding windows, other MLPs than Llama's."""
+    attention, mlp = spec.attention, spec.kinds[0].mlp
     for feature, present in (
         ("routed experts", spec.experts),
         ("latent attention", spec.kv_rank),
         ("a sliding window", spec.window),
+        ("layers of unlike kinds", len(spec.kinds) > 1),
+        ("an MLP without a gate", not mlp.gated),
+        ("biases in its MLP", mlp.bias),
+        ("attention with a gate", attention.gate),
+        ("attention with sinks", attention.sinks),
+        ("keys normalised over all heads", attention.qk_norm == "whole"),
+        ("another number of norms", spec.kinds[0].norm != 2 * spec.hidden),
+        ("learned positions", spec.positions or spec.per_layer),
+        ("a vision tower", spec.vision),
     ):
         if present:
             raise BadInput(

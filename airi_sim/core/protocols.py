@@ -7,20 +7,23 @@ Arguments a policy does not use may be ignored; `airi_sim.check_policy` tests th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from airi_sim.core.types import Affine, Horizon, Job, Outcome, Plan, Verdict
 
 
 class View(Protocol):
-    """What the control plane may know about the replicas of a pool, as of the last publication tick."""
+    """What the control plane may know about the replicas of a pool, as of the last publication tick. `n` replicas,
+    `block` tokens in a KV block."""
 
     n: int
+    block: int
 
     def column(self, name: str, now: float) -> Sequence[int]:
         """One number a replica, no copy: waiting, running, outstanding (their sum), queued_tokens (prompt tokens
-        waiting), inflight_tokens (prompt tokens of all unfinished jobs there), kv_used_blocks, kv_total_blocks, up."""
+        waiting), inflight_tokens (prompt tokens of all unfinished jobs there), kv_used_blocks, kv_total_blocks, up;
+        and sent: jobs sent there since the other columns were published (0 where they are live)."""
         ...
 
     def matched(self, replica: int, job: Job) -> int:
@@ -29,7 +32,11 @@ class View(Protocol):
 
 
 class Router(Protocol):
-    """Which replica. Called once for each job that enters a pool."""
+    """Which replica. Called once for each job that enters a pool, and again if its replica died.
+
+    Optional `over(job, tokens_out, now)`: a job is over, whichever way; called for every job of the run, also those
+    that never came here.
+    """
 
     def route(self, job: Job, view: View, now: float) -> int:
         """The index of the replica, 0 to view.n - 1."""
@@ -39,9 +46,13 @@ class Router(Protocol):
 class Queue(Protocol):
     """Who is next. Called at pass boundaries only, except `push` (at arrival).
 
-    `timeless` (default False): peek changes only by push, requeue and pop. `account` (default None): the Job field
-    that service is booked on. `serve` and `stable` are needed only where `account` is set or the order moves.
+    `timeless` (default False): peek changes only by push, requeue, pop and over. `account` (default None): the Job
+    field that service is booked on. `serve` and `stable` are needed only where `account` is set or the order moves.
     Optional `remove(job, now)`: the job was cancelled while waiting (else it is dropped when it becomes the head).
+    Optional `over(job, tokens_out, now)`: a job that was popped here is over (finished or cancelled) with so many
+    output tokens; called when a plan has ended, after its service was booked.
+
+    `peek` may answer None although jobs wait: they are held back, and asked for again just after `stable(...).until`.
     """
 
     def push(self, job: Job, now: float) -> None:
@@ -83,6 +94,25 @@ class StableQueue(Protocol):
         ...
 
 
+@runtime_checkable
+class ContestingQueue(Protocol):
+    """A queue whose head may take the place of a running job, if the batcher preempts (policies.preemption)."""
+
+    def contest(self, draft: Draft, now: float) -> tuple[Job | None, Horizon]:
+        """Called when the head finds no seat or no memory. The running job that should make way, or None and how long
+        that stays so if nobody comes or goes and all who run decode."""
+        ...
+
+
+@runtime_checkable
+class OvertakingQueue(Protocol):
+    """A queue whose head may go before a prompt under way, which keeps its memory, if the batcher asks."""
+
+    def overtakes(self, draft: Draft, job: Job, now: float) -> bool:
+        """Called for each prompt under way before its next chunk."""
+        ...
+
+
 class Draft(Protocol):
     """A server while it drafts a pass: the server itself, seen narrowly.
 
@@ -94,6 +124,8 @@ class Draft(Protocol):
                share; a batcher may lower it, never raise it above what is left
     seats      admissions left (max_num_seqs less running)
     available  KV blocks left to this pass, `total` all of them; a batcher may hold some back for a while
+    block      tokens in a KV block
+    passes     passes of this server so far
     preempted  somebody lost its memory in this pass
     sliced     some prompt takes part in this pass
     closed     set True: no arrival can change this pass or its repeats
@@ -115,6 +147,10 @@ class Draft(Protocol):
     def seats(self) -> int: ...
     @property
     def total(self) -> int: ...
+    @property
+    def block(self) -> int: ...
+    @property
+    def passes(self) -> int: ...
     @property
     def preempted(self) -> bool: ...
     @property
@@ -148,6 +184,10 @@ class Draft(Protocol):
         """Output tokens of the job so far."""
         ...
 
+    def filled(self, job: Job) -> int:
+        """Tokens of a prompt under way that are in memory, cached ones included."""
+        ...
+
 
 class Batcher(Protocol):
     """What runs in the next pass. Composes it through a Draft and never loops over decoding jobs.
@@ -178,8 +218,21 @@ class Evictor(Protocol):
         ...
 
 
+class Cache(Protocol):
+    """Whose cached prefix goes. A unit is one hash of a prompt, worth one or more whole KV blocks.
+
+    Optional `use(prompt, places)`: a job refers from now on to the units at these places of its prompt, found or just
+    computed. Optional `free(units)`: nobody refers to these any more, the tail of a prompt first.
+    """
+
+    def victims(self, idle: Mapping[Hashable, None], n: int) -> Sequence[Hashable]:
+        """`n` of `idle`, the units nobody refers to (what was freed first comes first); asked only when a KV block is
+        missing. Asked twice for 1 and once for 2 it must name the same."""
+        ...
+
+
 class Admission(Protocol):
-    """May this job enter, later, or never, and why."""
+    """May this job enter, later, or never, and why. Optional `over(job, tokens_out, now)`: see Router."""
 
     def admit(self, job: Job, view: View, now: float) -> Verdict:
         """Called once for each job at the gateway, and again after `retry_s` if it was told to come later."""
@@ -231,11 +284,19 @@ class Guard(Protocol):
 
 
 class Predictor(Protocol):
-    """How many output tokens a job will emit. The perfect one is an explicit, named experiment."""
+    """How many output tokens a job will emit. A part of a queue, which has it in the attribute `predictor`.
 
-    def predict(self, job: Job) -> float: ...
+    Optional `reveal(truth)`: it knows the true lengths, which is an explicit, named experiment. Whoever builds a run
+    calls it with the script's `output_tokens`, and the run says so among its warnings.
+    """
 
-    def learn(self, job: Job, tokens_out: int) -> None: ...
+    def predict(self, job: Job) -> float:
+        """Output tokens of the whole job, those it has emitted included."""
+        ...
+
+    def learn(self, job: Job, tokens_out: int) -> None:
+        """The job is over with so many output tokens."""
+        ...
 
 
 class Script(Protocol):

@@ -139,7 +139,8 @@ class Plan:
     ends      jobs whose prompt completes with this plan
     joins     jobs that start decoding with its first pass without a prompt (resumed, handed over)
     sequences decoding jobs that take part: all of the lane, or 0
-    context   sum of their contexts before the first pass, `longest` the longest of them
+    context   sum of their contexts before the first pass, `longest` the longest of them, `shared` tokens in it that
+              another sequence has counted already (they lie in the same blocks)
     prefill_* new prompt tokens, sum of c*(2d+c) over chunks of c tokens after d, sum of d+c
     repeat    at most so many equal passes, and none may start after `until`
     lane      which lockstep group it belongs to (0 unless several plans are in flight)
@@ -153,8 +154,8 @@ class Plan:
 
     __slots__ = (
         "charged", "context", "end", "ends", "joins", "kind", "lane", "live", "longest", "prefill_attention",
-        "prefill_context", "prefill_tokens", "repeat", "reserved", "rows", "sequences", "server", "slices", "start",
-        "until",
+        "prefill_context", "prefill_tokens", "repeat", "reserved", "rows", "sequences", "server", "shared", "slices",
+        "start", "until",
     )  # fmt: skip
 
     def __init__(
@@ -192,6 +193,7 @@ class Plan:
         self.repeat = repeat
         self.until = until
         self.kind = kind
+        self.shared = 0
         self.end = inf
         self.charged = 0
         self.live = True

@@ -12,7 +12,8 @@ from airi_sim.hardware.deployment import Deployment
 
 
 class Backend(Protocol):
-    """Makes the executor of each replica. `source` goes into the tables; `detailed`: plans must carry rows."""
+    """Makes the executor of each replica. `source` goes into the tables; `detailed`: plans must carry rows. Where
+    `edges` is true, requests take the API path of the serving engine and its scheduler may work a pass ahead."""
 
     source: str
     detailed: bool
@@ -25,6 +26,7 @@ class SimBackend:
 
     source = "sim"
     detailed = False
+    edges = True
 
     def __init__(self) -> None:
         self.costs: dict[str, tuple[Deployment, CostModel]] = {}

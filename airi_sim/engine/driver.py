@@ -106,6 +106,10 @@ class Driver:
         self.timer = inf
         self.now = 0.0
         runtime.attach(executors)
+        for executor in executors:
+            connect = getattr(executor, "connect", None)
+            if connect is not None:
+                connect(self)
 
     def at(self, time: float, action: Callable[[], None], order: int = ARRIVAL) -> None:
         """Call `action` at `time`, then let servers react."""
@@ -207,8 +211,12 @@ class Driver:
     def _end_early(self, plan: Plan, now: float) -> None:
         end = self.executors[plan.server].cut(plan, now)
         if end is not None:
-            plan.end = end
-            self.env.at(end, COMPLETION, self.on_done, plan)
+            self.retime(plan, end)
+
+    def retime(self, plan: Plan, end: float) -> None:
+        """A plan in flight ends at another time than its executor said first."""
+        plan.end = end
+        self.env.at(end, COMPLETION, self.on_done, plan)
 
     # -- shared accelerators
 

@@ -11,7 +11,6 @@ from airi_sim.core.errors import BadInput
 from airi_sim.core.protocols import CostModel, Script
 from airi_sim.core.types import FOREVER, Outcome, Plan
 
-
 make = tuple.__new__
 """Builds a NamedTuple at a third of the price of its own constructor."""
 

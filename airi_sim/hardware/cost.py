@@ -16,7 +16,6 @@ from airi_sim.hardware.serving import BARE, Serving
 from airi_sim.hardware.table import Table
 from airi_sim.models.spec import ModelSpec, kept_precision
 
-
 make = tuple.__new__
 """Builds a NamedTuple at a third of the price of its own constructor."""
 
@@ -28,7 +27,10 @@ class PhysicsCost:
     `notes` says where a prediction leaves what its coefficients were measured on.
     """
 
-    __slots__ = ("_beside", "_context", "_decode", "_mixed", "_pair", "_past", "_sequences", "_tokens", "notes")
+    __slots__ = (
+        "_beside", "_context", "_decode", "_mixed", "_pair", "_past", "_sequences", "_shared", "_tokens", "_windows",
+        "notes",
+    )  # fmt: skip
 
     def __init__(self, deployment: Deployment) -> None:
         model, device = deployment.model, deployment.accelerator
@@ -37,40 +39,70 @@ class PhysicsCost:
         serving = deployment.serving or BARE
         kernels = Kernels(model, device, serving, deployment.precision, deployment.tp)
         launch, each = kernels.decode_launch(), kernels.decode_sequence()
-        tokens = Table(lambda n: kernels.layers(n) + serving.step_s + serving.token_s * n)
-        sequences = Table(lambda n: kernels.head(n) + serving.sequence_s * n)
+        tokens = Table(lambda n: serving.paced(kernels.layers(serving.padded(n)), model.layers) + serving.token_s * n)
+        each_s = serving.sequence_s + serving.streamed_s
+        sequences = Table(lambda n: kernels.head(n) + each_s * n)
         self._tokens = tokens
         self._sequences = sequences
         self._decode = Table(lambda n: tokens[n] + sequences[n] + launch * serving.graph + each * n)
-        self._beside = Table(lambda n: kernels.prefill_launch() + (launch + each * n) * device.mixed * (n > 0))
-        self._context = kernels.decode_context()
+        prompts = kernels.prefill_launch() + serving.prompt_s
+        self._beside = Table(lambda n: prompts + (launch + each * n) * device.mixed * (n > 0))
+        whole, *windows = kernels.reaches()
+        self._context = whole.decode
         self._mixed = self._context * device.mixed
-        self._pair = kernels.prefill_pair() / 2
+        self._pair = whole.pair / 2
         self._past = kernels.prefill_context()
-        self.notes = _notes(model, device)
+        self._shared = self._context * (1 - serving.shared)
+        self._windows = [(reach.window, reach.decode, reach.decode * device.mixed, reach.pair) for reach in windows]
+        doubts = device.notes(deployment.precision, serving.collective, deployment.tp)
+        self.notes = (*doubts, *model.notes(deployment.precision), *_notes(model))
 
     def affine(self, plan: Plan) -> Affine:
         """Pass i takes first + i * step; the decodes attend to context + sequences * (i + 1) tokens. About 1 us."""
         n = plan.sequences
         new = plan.prefill_tokens
+        if self._windows:
+            return self._windowed(plan)
         if not new:
             c = self._context
-            return make(Affine, (self._decode[n] + c * (plan.context + n), c * n, FOREVER))
-        c = self._mixed
-        first = self._tokens[n + new] + self._sequences[n + len(plan.slices)] + self._beside[n] + c * (plan.context + n)
+            first = self._decode[n] + c * (plan.context + n)
+            if plan.shared:
+                first -= self._shared * plan.shared
+            return make(Affine, (first, c * n, FOREVER))
+        return make(Affine, (self._with_prompts(plan), self._mixed * n, FOREVER))
+
+    def _with_prompts(self, plan: Plan) -> float:
+        """The first pass of a plan that takes in prompts."""
+        n, new = plan.sequences, plan.prefill_tokens
+        work = self._tokens[n + new] + self._sequences[n + len(plan.slices)] + self._beside[n]
         prefill = self._pair * (plan.prefill_attention + new) + self._past * plan.prefill_context
-        return make(Affine, (first + prefill, c * n, FOREVER))
+        return work + prefill + self._mixed * (plan.context + n) - self._shared * plan.shared
+
+    def _windowed(self, plan: Plan) -> Affine:
+        """The same with layers that look back on a window: as far as the mean context, until that fills the window."""
+        n, new = plan.sequences, plan.prefill_tokens
+        if new:
+            first, step = self._with_prompts(plan), self._mixed * n
+        else:
+            first = self._decode[n] + self._context * (plan.context + n) - self._shared * plan.shared
+            step = self._context * n
+        passes = FOREVER
+        mean = plan.context / n + 1 if n else 0.0
+        seen = (plan.prefill_attention + new) / (2 * new) if new else 0.0
+        for window, alone, mixed, pair in self._windows:
+            c = mixed if new else alone
+            first += c * n * min(mean, window) + pair * new * min(seen, window)
+            if mean < window:
+                step += c * n
+                passes = min(passes, int(window - mean) + 1)
+        return Affine(first, step, passes)
 
 
-def _notes(model: ModelSpec, device: Accelerator) -> tuple[str, ...]:
+def _notes(model: ModelSpec) -> tuple[str, ...]:
     """One sentence for each reason to expect a larger error than usual."""
     notes = []
-    if device.confidence != "high":
-        notes.append(f"accelerator '{device.name}' has coefficients of {device.confidence} confidence.")
     if model.experts:
         notes.append(f"'{model.name}' is a mixture of experts: grouped products are 17-35 % off on unseen models.")
-    if model.window_layers:
-        notes.append(f"'{model.name}' has a sliding window, which is ignored: its decode time is too long beyond it.")
     return tuple(notes)
 
 

@@ -11,6 +11,7 @@ from airi_sim.core.errors import BadInput
 from airi_sim.core.types import Affine, Plan
 from airi_sim.hardware.features import names, ramps
 from airi_sim.hardware.fit import FORMAT
+from airi_sim.hardware.physics import PHYSICS, incomplete
 from airi_sim.hardware.service import SERVICE, ServiceCost
 from airi_sim.hardware.table import Table
 
@@ -22,7 +23,7 @@ class FittedCost:
     block boundary: `affine` answers step 0 for the passes until then. BadInput if the profile lacks the section.
     """
 
-    __slots__ = ("_attention", "_block", "_context", "_padded", "_ranges", "_sequences", "_slices", "_tokens", "notes")
+    __slots__ = ("_attention", "_block", "_context", "_padded", "_sequences", "_slices", "_tokens", "notes")
 
     needs_longest = True
 
@@ -37,7 +38,6 @@ class FittedCost:
         self._attention: float = found["prefill_attention"]
         self._context: float = found["prefill_context"]
         self._slices: float = found["slices"]
-        self._ranges: Mapping[str, list[float]] = section.get("ranges", {})
         self.notes: tuple[str, ...] = ()
 
     def affine(self, plan: Plan) -> Affine:
@@ -52,15 +52,6 @@ class FittedCost:
         longest = plan.longest
         padded = (longest // self._block + 1) * self._block
         return Affine(first + n * (self._sequences + self._padded * padded), 0.0, padded - longest)
-
-    def outside(self, most: Mapping[str, float]) -> list[str]:
-        """Called after a run with the largest value of each quantity it reached (tokens, sequences, context,
-        prefill_context, slices of a pass): one sentence for each that was never measured."""
-        return [
-            f"passes reached {most[name]:g} {name}, but at most {high:g} were measured: times are extrapolated."
-            for name, (_, high) in self._ranges.items()
-            if most.get(name, 0) > high
-        ]
 
 
 def service_from(profile: Mapping[str, Any], kind: str) -> ServiceCost:
@@ -94,8 +85,10 @@ def _section(profile: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
 
 def _problem(profile: Any) -> str:
     """What is wrong with it, or nothing."""
-    if not isinstance(profile, dict) or profile.get("format") != FORMAT:
-        return f"its format is not '{FORMAT}'"
+    if not isinstance(profile, dict) or profile.get("format") not in (FORMAT, PHYSICS):
+        return f"its format is neither '{FORMAT}' nor '{PHYSICS}'"
+    if profile["format"] == PHYSICS:
+        return incomplete(profile)
     missing = [key for key in ("device", "model", "precision", "block_size", "kinds") if key not in profile]
     if missing:
         return f"it lacks {', '.join(missing)}"

@@ -6,11 +6,13 @@ Everything here is free of context lengths, so a cost model may tabulate it by (
 from __future__ import annotations
 
 from math import sqrt
+from typing import NamedTuple
 
 from airi_sim.core.errors import BadInput
 from airi_sim.hardware.accelerator import Accelerator
+from airi_sim.hardware.corrections import correction
 from airi_sim.hardware.serving import Serving
-from airi_sim.models.spec import ModelSpec, kept_precision, width
+from airi_sim.models.spec import Attention, LayerKind, Mlp, ModelSpec, kept_precision, width
 
 
 def check_tensor_parallel(model: ModelSpec, tp: int) -> None:
@@ -35,7 +37,21 @@ def layouts(model: ModelSpec, most: int = 64) -> list[int]:
 
 def kv_shards(model: ModelSpec, tp: int) -> int:
     """Over how many accelerators the KV of a token is split: latent KV is on all, others until one head is left."""
-    return 1 if model.kv_rank else min(tp, model.kv_heads)
+    return shards(model.attention, tp)
+
+
+def shards(attention: Attention, tp: int) -> int:
+    """Over how many accelerators the KV of one layer is split."""
+    return 1 if attention.kv_rank else min(tp, max(1, attention.kv_heads))
+
+
+class Reach(NamedTuple):
+    """Attention over the context: `window` tokens back at most (0: all of it), seconds per token a decoding sequence
+    looks back on, and per (query, context) pair of a prompt, in all layers of that reach."""
+
+    window: int
+    decode: float
+    pair: float
 
 
 class Kernels:
@@ -47,68 +63,65 @@ class Kernels:
         self.device = device
         self.serving = serving
         self.tp = tp
-        self.weight = width(precision)
-        self.kept = width(kept_precision(precision))
-        self.kv_bytes = model.kv_bytes_per_token(kept_precision(precision)) / kv_shards(model, tp)
-        self.activation = self.kept if precision not in device.peak_flops else width(precision)
-        self.flops = device.peak(precision) * device.e_c
-        self.moe_flops = device.peak(precision) * device.e_moe
-        self.head_flops = device.peak(kept_precision(precision)) * device.e_c
+        self.precision = precision
+        self.whole = kept_precision(precision)
+        self.kept = width(self.whole)
         self.bandwidth = device.bandwidth * device.e_m
-        self.attention_peak = device.peak(kept_precision(precision))
-        self.kv_heads = max(1, model.kv_heads // tp)
+        self.attention_peak = device.peak(self.whole)
         self.reduce = device.all_reduce(serving.collective, tp) if tp > 1 else (0.0, 0.0)
+        self.correct = correction(device.tables) if device.tables else None
 
-    def product(self, m: int, n: float, k: float) -> float:
-        """Matrix product of m tokens with an n x k weight."""
-        moved = (self.weight * n * k + self.activation * m * k + self.kept * m * n) / self.bandwidth
-        return self._blend(2.0 * m * n * k / self.flops, moved) + self._fixed(k)
+    def product(self, m: int, n: float, k: float, module: str = "mlp") -> float:
+        """Matrix product of m tokens with an n x k weight of `module` (which may be quantised)."""
+        stored = self.model.stored(module, self.precision)
+        rate, activation = self._arithmetic(stored)
+        moved = (stored * n * k + activation * m * k + self.kept * m * n) / self.bandwidth
+        time = self._blend(2.0 * m * n * k / (rate * self.device.e_c), moved) + self._fixed(k)
+        return time * self.correct(m, n, k) if self.correct is not None else time
 
     def layers(self, new: int) -> float:
         """All layers for `new` tokens, without attention over the context."""
-        model = self.model
-        common = self._attention_products(new) + self._elementwise(new) + 2 * self._all_reduce(new)
-        if not model.experts:
-            return model.layers * (common + self._mlp(new, model.ffn))
-        sparse = (model.layers - model.dense_layers) * self._experts(new)
-        return model.layers * common + model.dense_layers * self._mlp(new, model.ffn) + sparse
+        return sum(kind.count * self._layer(kind, new) for kind in self.model.kinds)
 
     def head(self, sequences: int) -> float:
         """Output head and sampler for `sequences` rows; the head is never quantised."""
-        model = self.model
-        n, k = model.vocab / self.tp, model.hidden
-        moved = self.kept * (n * k + sequences * (n + k)) / self.bandwidth
-        time = self._blend(2.0 * sequences * n * k / self.head_flops, moved) + self._fixed(k)
-        return time + self.serving.sampler_s
+        return self.product(sequences, self.model.vocab / self.tp, self.model.hidden, "head") + self.serving.sampler_s
 
     def decode_launch(self) -> float:
         """Fixed time of decode attention in all layers."""
         return self.model.layers * self.device.decode_s
 
     def decode_sequence(self) -> float:
-        """Decode attention of all layers per sequence, whatever its context (waves over the cores)."""
-        heads = 1 if self.model.kv_rank else self.kv_heads
-        return self.model.layers * self.device.wave_s * heads / self.device.cores
+        """Decode attention of all layers per sequence, whatever its context: waves over the cores, recurrent states."""
+        return sum(kind.count * self._sequence(kind.attention) for kind in self.model.kinds)
 
-    def decode_context(self) -> float:
-        """Decode attention of all layers per context token."""
-        model, device = self.model, self.device
-        flops = model.layers * model.attention_flops / self.tp
-        read = self.kv_bytes / (device.bandwidth * device.e_kv)
-        return max(read, flops / (self.attention_peak * device.e_pa)) if model.kv_rank else read
+    def reaches(self) -> list[Reach]:
+        """Attention over the context by how far it reaches, all of it (window 0) first."""
+        found: dict[int, Reach] = {0: Reach(0, 0.0, 0.0)}
+        for kind in self.model.kinds:
+            window = kind.attention.window
+            known = found.get(window) or Reach(window, 0.0, 0.0)
+            decode = known.decode + kind.count * self._look_back(kind.attention)
+            pair = known.pair + kind.count * self._pair(kind.attention)
+            found[window] = Reach(window, decode, pair)
+        return [found[window] for window in sorted(found)]
 
     def prefill_launch(self) -> float:
         """Fixed time of prefill attention in all layers."""
         return self.model.layers * self.device.prefill_s
 
-    def prefill_pair(self) -> float:
-        """Prefill attention of all layers per (query token, context token) pair."""
-        model = self.model
-        return model.layers * model.attention_flops / self.tp / (self.attention_peak * self.device.e_pa)
-
     def prefill_context(self) -> float:
         """Reading the KV of all layers per context token of a chunk."""
-        return self.kv_bytes / (self.device.bandwidth * self.device.e_m)
+        model = self.model
+        return model.kv_bytes_per_token(self.whole) / kv_shards(model, self.tp) / (self.device.bandwidth * self.device.e_m)
+
+    def _arithmetic(self, stored: float) -> tuple[float, float]:
+        """Peak at which weights of so many bytes multiply, and bytes of an activation beside them: formats without a
+        rate of their own are widened first."""
+        if stored >= self.kept:
+            return self.device.peak(self.whole), self.kept
+        native = self.precision in self.device.peak_flops
+        return self.device.peak(self.precision), width(self.precision) if native else self.kept
 
     def _blend(self, compute: float, memory: float) -> float:
         p = self.device.blend
@@ -117,38 +130,67 @@ class Kernels:
     def _fixed(self, k: float) -> float:
         return self.device.gemm_s + self.device.gemm_k_s * sqrt(k / 4096)
 
-    def _attention_products(self, m: int) -> float:
-        model, tp = self.model, self.tp
-        if not model.kv_rank:
-            narrow = self.kv_heads * model.head_dim
-            wide = model.heads * model.head_dim / tp
-            return self.product(m, wide + 2 * narrow, model.hidden) + self.product(m, model.hidden, wide)
-        query = model.heads * (model.nope_dim + model.rope_dim) / tp
-        down = model.q_rank + model.kv_rank + model.rope_dim
-        into = self.product(m, query, model.q_rank or model.hidden) + self.product(m, down, model.hidden)
-        absorbed = self.product(m, model.heads * (model.nope_dim + model.v_dim) / tp, model.kv_rank)
-        return into + absorbed + self.product(m, model.hidden, model.heads * model.v_dim / tp)
+    def _layer(self, kind: LayerKind, m: int) -> float:
+        mlp = self._experts(kind.mlp, m) if kind.mlp.experts else self._mlp(kind.mlp, kind.mlp.ffn, m, "mlp")
+        return self._projections(kind.attention, m) + mlp + self._elementwise(kind.mlp, m) + 2 * self._all_reduce(m)
 
-    def _mlp(self, m: int, ffn: float) -> float:
-        each = ffn / self.tp
-        return self.product(m, 2 * each, self.model.hidden) + self.product(m, self.model.hidden, each)
+    def _projections(self, attention: Attention, m: int) -> float:
+        """Into queries, keys and values, and out again."""
+        a, tp, hidden = attention, self.tp, self.model.hidden
+        if a.kv_rank:
+            return self._latent(a, m)
+        out = self.product(m, hidden, (a.heads * a.value_dim or sqrt(a.state)) / tp, "attention")
+        if a.state:  # queries, keys, values and gates of linear attention in one
+            return self.product(m, a.extra / hidden / tp, hidden, "attention") + out
+        keys = 0 if a.borrows else a.kv_heads * (a.head_dim + (0 if a.keys_are_values else a.value_dim))
+        wide = a.query_width * (2 if a.gate else 1) / tp + keys / shards(a, tp)
+        return self.product(m, wide, hidden, "attention") + out
 
-    def _experts(self, m: int) -> float:
+    def _latent(self, a: Attention, m: int) -> float:
+        hidden, tp = self.model.hidden, self.tp
+        query = a.heads * (a.nope_dim + a.rope_dim) / tp
+        into = self.product(m, query, a.q_rank or hidden, "attention")
+        down = self.product(m, a.q_rank + a.kv_rank + a.rope_dim, hidden, "attention")
+        absorbed = self.product(m, a.heads * (a.nope_dim + a.value_dim) / tp, a.kv_rank, "attention")
+        return into + down + absorbed + self.product(m, hidden, a.heads * a.value_dim / tp, "attention")
+
+    def _mlp(self, mlp: Mlp, ffn: float, m: int, module: str) -> float:
+        if not ffn:
+            return 0.0
+        each, hidden = ffn / self.tp, self.model.hidden
+        return self.product(m, (mlp.matrices - 1) * each, hidden, module) + self.product(m, hidden, each, module)
+
+    def _experts(self, mlp: Mlp, m: int) -> float:
         """Grouped products: work of the experts that tokens chose, weights of those that anybody chose."""
-        model = self.model
-        each = model.expert_ffn / self.tp
-        touched = model.experts * (1.0 - (1.0 - model.active_experts / model.experts) ** m)
-        compute = 6.0 * m * model.active_experts * model.hidden * each / self.moe_flops
-        moved = touched * 3 * model.hidden * each * self.weight / self.bandwidth
-        shared = self._mlp(m, model.shared_ffn) if model.shared_ffn else 0.0
-        return self.device.moe_s + compute + moved + self.product(m, model.experts, model.hidden) + shared
+        weights = mlp.expert(self.model.hidden) / self.tp
+        stored = self.model.stored("experts", self.precision)
+        touched = mlp.experts * (1.0 - (1.0 - mlp.active / mlp.experts) ** m)
+        compute = 2.0 * m * mlp.active * weights / (self._arithmetic(stored)[0] * self.device.e_moe)
+        moved = touched * weights * stored / self.bandwidth
+        router = self.product(m, mlp.experts, self.model.hidden, "router")
+        return self.device.moe_s + compute + moved + router + self._mlp(mlp, mlp.shared_ffn, m, "shared")
 
-    def _elementwise(self, m: int) -> float:
-        model = self.model
-        ffn = model.active_experts * model.expert_ffn + model.shared_ffn if model.experts else model.ffn
-        moved = (8 * model.hidden + 3 * ffn / self.tp) * self.kept * m
+    def _elementwise(self, mlp: Mlp, m: int) -> float:
+        ffn = mlp.active * mlp.expert_ffn + mlp.shared_ffn if mlp.experts else mlp.ffn
+        moved = (8 * self.model.hidden + mlp.matrices * ffn / self.tp) * self.kept * m
         return self.serving.layer_s + moved / (self.device.bandwidth * self.device.e_w)
 
     def _all_reduce(self, m: int) -> float:
         alpha, per_byte = self.reduce
         return alpha + m * self.model.hidden * self.kept * per_byte
+
+    def _sequence(self, a: Attention) -> float:
+        """One layer, per decoding sequence."""
+        if a.state:  # read and written, always in 32 bits
+            return 8.0 * a.state / self.tp / (self.device.bandwidth * self.device.e_kv)
+        heads = 1 if a.kv_rank else max(1, a.kv_heads // self.tp)
+        return self.device.wave_s * heads / self.device.cores
+
+    def _look_back(self, a: Attention) -> float:
+        """One layer, per token that a decoding sequence attends to."""
+        read = a.kv_width * self.kept / shards(a, self.tp) / (self.device.bandwidth * self.device.e_kv)
+        return max(read, self._pair(a)) if a.kv_rank else read
+
+    def _pair(self, a: Attention) -> float:
+        """One layer, per (query, context) pair of a prompt."""
+        return a.pair_flops / self.tp / (self.attention_peak * self.device.e_pa)

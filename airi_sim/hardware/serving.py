@@ -6,17 +6,29 @@ from dataclasses import dataclass, fields
 
 from airi_sim.core.errors import BadInput
 
+PACE = 2.5
+
 
 @dataclass(frozen=True)
 class Serving:
     """Coefficients of one engine, in seconds; one yaml each in conf/serving.
 
     step_s, sequence_s, token_s   host time per pass, per sequence in it, per new token in it
+    streamed_s                    more host time per sequence in a pass while tokens stream out over the API
+                                  (detokenised and sent beside the engine; 0 for in-process use)
+    launch_s                      host time of launching the kernels of one layer, hidden behind kernels that take longer
+    graph_step, graph_most        passes are captured as graphs for 1, 2, 4 and every `graph_step` tokens up to
+                                  `graph_most`, and padded to the next one (0: no graphs)
+    prompt_s                      more host time of a pass that takes in prompts (building the batch)
     sampler_s                     picking the next tokens, per pass
     layer_s                       small kernels of one layer (norms, rotary embedding, cache write)
+    shared                        time of decode attention over context that another sequence of the pass has read already
+                                  (shared prefixes come from the last-level cache), relative to other context
     graph                         part of an attention kernel's fixed time that is left in a pure decode pass
                                   (captured graphs launch faster)
-    request_s, stream_s           API path: per request before it queues, and per streamed token (not in a pass)
+    request_s, stream_s           API path, not in a pass: of a request until it queues, of every token back to the user
+    ahead                         while a pass runs the next one is composed already (asynchronous scheduling): a
+                                  request is first considered for the pass after that
     reserve_bytes                 memory the engine keeps besides weights, activations and KV (graphs, workspaces)
     collective                    whose all-reduce it calls (a key of Accelerator.collectives)
     """
@@ -25,11 +37,18 @@ class Serving:
     step_s: float = 0.0
     sequence_s: float = 0.0
     token_s: float = 0.0
+    prompt_s: float = 0.0
+    streamed_s: float = 0.0
     sampler_s: float = 60e-6
     layer_s: float = 0.0
+    shared: float = 1.0
     graph: float = 1.0
+    graph_step: int = 0
+    graph_most: int = 0
+    launch_s: float = 0.0
     request_s: float = 0.0
     stream_s: float = 0.0
+    ahead: bool = False
     reserve_bytes: float = 0.0
     collective: str = "nccl"
     confidence: str = "low"
@@ -40,6 +59,23 @@ class Serving:
             value = getattr(self, item.name)
             if isinstance(value, int | float) and value < 0:
                 raise BadInput(f"serving '{self.name}': {item.name} cannot be negative, but is {value}.")
+
+    @property
+    def api_s(self) -> float:
+        """By how much the API path makes a request later, first token and last alike: tokens overtake none."""
+        return self.request_s + self.stream_s
+
+    def padded(self, tokens: int) -> int:
+        """Tokens that the kernels of a pass work on."""
+        if not 4 < tokens <= self.graph_most:
+            return 4 if 2 < tokens <= self.graph_most else tokens
+        return -(-tokens // self.graph_step) * self.graph_step
+
+    def paced(self, kernels: float, layers: int) -> float:
+        """Seconds of a pass whose kernels take so long: the host launches them and works before and after. Kernels wait
+        for their launch one by one, so the two blend instead of the longer one hiding the other."""
+        launch = self.launch_s * layers
+        return self.step_s + (float((kernels**PACE + launch**PACE) ** (1 / PACE)) if launch else kernels)
 
 
 BARE = Serving("bare", sampler_s=0.0)

@@ -1,4 +1,4 @@
-"""One way to read a column, whatever holds the table: rows of the log, a data frame, or an Arrow table."""
+"""One way to read a column, whatever holds the table: rows of the log, a data frame, an Arrow table, or a file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from airi_sim.core.log import TABLES
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Counts = NDArray[np.int32]
 Texts = NDArray[np.object_]
 
 
 class Columns:
-    """A table of the log, read by column. `table` is a list of row tuples, a pandas DataFrame or a pyarrow Table; it
-    must not change while it is read. Arrays are kept for the next time: do not write to them."""
+    """A table of the log, read by column. `table` is a list of row tuples, a pandas DataFrame, a pyarrow Table or a
+    tables.StoredTable; it must not change while it is read. Arrays are kept for the next time: do not write to them."""
 
     def __init__(self, name: str, table: Any) -> None:
         self.name = name
@@ -60,7 +61,7 @@ class Columns:
             return _from_rows(self.table, self.names.index(column), kind)
         cells = self.table[column]
         if hasattr(cells, "to_pylist"):
-            return cells.to_numpy().astype(kind)
+            return _from_arrow(cells, kind)
         return cells.to_numpy(dtype=kind, na_value=np.nan if kind is np.float64 else None)
 
 
@@ -73,6 +74,35 @@ def _from_rows(rows: list[tuple[Any, ...]], place: int, kind: Any) -> Any:
         return np.fromiter(map(itemgetter(place), rows), kind, len(rows))
     except TypeError:  # None somewhere: the slower constructor reads it as nan
         return np.array([row[place] for row in rows], dtype=kind)
+
+
+def _from_arrow(cells: Any, kind: Any) -> Any:
+    """By buffers, because pyarrow's own way imports pandas. Texts stored as places in a dictionary stay few: the rows
+    share them."""
+    whole = cells.combine_chunks()
+    if hasattr(whole, "dictionary"):
+        names = np.array([*whole.dictionary.to_pylist(), None], dtype=object)
+        place, known = _buffer(whole.indices)
+        return names[np.where(known, place, len(names) - 1)]
+    if kind is np.object_:
+        return np.array([*whole.to_pylist(), None], dtype=object)[:-1]
+    numbers, known = _buffer(whole)
+    return np.where(known, numbers, np.nan).astype(kind)
+
+
+def _buffer(cells: Any) -> tuple[Any, Any]:
+    """The numbers of an Arrow array, and which of them are known (one True if all are)."""
+    places = slice(cells.offset, cells.offset + len(cells))
+    validity, numbers = cells.buffers()
+    known = np.True_ if validity is None else _bits(validity)[places]
+    if cells.type == "bool":
+        return _bits(numbers)[places], known
+    kind = f"{'f' if cells.type == 'double' else 'i'}{cells.type.bit_width // 8}"
+    return np.frombuffer(numbers, kind)[places], known
+
+
+def _bits(buffer: Any) -> Any:
+    return np.unpackbits(np.frombuffer(buffer, np.uint8), bitorder="little").astype(bool)
 
 
 def codes(texts: Texts) -> tuple[list[str], Ints]:

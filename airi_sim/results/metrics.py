@@ -6,6 +6,8 @@ itl_s    each gap between successive tokens of a job, pooled over all tokens
 e2e_s    finish - arrival; of finished requests
 queue_s  first start of any of its jobs - arrival; of every request that was started
 slo      attainment: share of *offered* requests that finished and met every limit; goodput: those a second
+cost     of servers held and used, see cost.py; per_mtok: per million output tokens
+moves    transfers between servers: how many, their bytes, the seconds each took
 cache    prompt tokens found in the prefix cache / prompt tokens, over started generate jobs
 """
 
@@ -20,10 +22,10 @@ import numpy as np
 
 from airi_sim.core.errors import BadInput
 from airi_sim.results.columns import Columns, Floats, every
-from airi_sim.results.cost import total
+from airi_sim.results.cost import bill
 from airi_sim.results.fairness import fairness, union
 from airi_sim.results.slo import met, objectives
-from airi_sim.results.stats import describe
+from airi_sim.results.stats import Description, describe
 from airi_sim.results.tokens import Tokens
 
 STATUSES = ("finished", "rejected", "failed", "cancelled", "unfinished")
@@ -38,7 +40,7 @@ def summarise(
     engine: Mapping[str, Any],
     provenance: Mapping[str, Any],
     slo: Mapping[str, float | None] | None = None,
-    prices: Mapping[str, Mapping[str, float]] | None = None,
+    prices: Mapping[str, Mapping[str, Any]] | None = None,
     weights: Mapping[str, float] | None = None,
     duration_s: float | None = None,
     servers: int | None = None,
@@ -51,6 +53,7 @@ def summarise(
     the last event; `servers`: how many replicas there are, default those that ran anything. Raises BadInput on unknown
     keys.
     """
+    itl = token_gaps(tables)
     read = every(tables)
     requests, jobs, plans = read["requests"], read["jobs"], read["plans"]
     window = last_event(read) if duration_s is None else duration_s
@@ -63,13 +66,14 @@ def summarise(
             "duration_s": window,
             "throughput": throughput(requests, window),
             **{name: describe(values) for name, values in times.items() if name != "queue_s"},
-            "itl_s": describe(*Tokens(plans, read["spans"]).gaps()),
+            "itl_s": itl,
             "queue_s": describe(times["queue_s"]),
             "slo": attainment(status == "finished", times, objectives(slo), window),
             "fairness": fairness(requests, jobs, window, weights),
             "cache": {"hit_rate": hit_rate(jobs)},
             "utilization": use,
-            "cost": total({name: one["busy_s"] for name, one in use["servers"].items()}, window, prices),
+            "cost": bill(plans, window, float(np.nansum(requests.floats("output_tokens"))), prices),
+            "moves": moves(plans),
             "preemptions": int(np.nansum(jobs.floats("preemptions"))),
             "decisions_hash": decisions_hash,
             "engine": dict.fromkeys(ENGINE) | _counted(plans) | dict(engine),
@@ -86,6 +90,14 @@ def write_summary(folder: str | Path, summary: Summary) -> Path:
     except OSError as error:
         raise BadInput(f"'{path}' cannot be written ({error.strerror or error}); choose another folder.") from error
     return path
+
+
+def token_gaps(tables: Mapping[str, Any]) -> Description:
+    """itl_s. It needs more memory than all other figures together, so nothing else is held meanwhile."""
+    read = every(tables)
+    gaps = Tokens(read["plans"], read["spans"]).gaps()
+    del read
+    return describe(*gaps)
 
 
 def latencies(requests: Columns, jobs: Columns) -> dict[str, Floats]:
@@ -147,9 +159,20 @@ def hit_rate(jobs: Columns) -> float | None:
     return float(np.nansum(jobs.floats("cached_tokens")[started]) / prompts) if prompts else None
 
 
+def moves(plans: Columns) -> dict[str, Any]:
+    """Transfers between servers (KV of jobs that were handed on)."""
+    rows = plans.texts("kind") == "move"
+    seconds = (plans.floats("end_s") - plans.floats("start_s"))[rows]
+    return {
+        "count": int(rows.sum()),
+        "bytes": float(plans.floats("prefill_tokens")[rows].sum()),
+        "s": describe(seconds),
+    }
+
+
 def utilization(plans: Columns, window: float, servers: int | None = None) -> dict[str, Any]:
-    """`busy`: mean busy share of the replicas; `servers`: for each that ran, busy seconds and share (overlapping plans
-    count once), mean decoding jobs while busy, most KV blocks used."""
+    """`busy`: mean busy share of the replicas; `servers`: for each that ran a pass, busy seconds and share (overlapping
+    plans count once), mean decoding jobs while busy, most KV blocks used."""
     names, server = plans.servers()
     start, end, decodes = (plans.floats(name) for name in ("start_s", "end_s", "decodes"))
     blocks = plans.floats("kv_blocks")
@@ -159,7 +182,8 @@ def utilization(plans: Columns, window: float, servers: int | None = None) -> di
     each = {}
     for name, rows in zip(names, np.split(order, firsts), strict=False):
         rows = rows[computing[rows]]
-        each[name] = _server(start[rows], end[rows], decodes[rows], blocks[rows], window)
+        if len(rows):  # else it is a link
+            each[name] = _server(start[rows], end[rows], decodes[rows], blocks[rows], window)
     replicas = max(servers or 0, len(each))
     busy = sum(one["busy_s"] for one in each.values()) / (replicas * window) if replicas and window > 0 else None
     return {"busy": busy, "replicas": replicas, "servers": each}
@@ -194,7 +218,8 @@ def _server(start: Floats, end: Floats, decodes: Floats, blocks: Floats, window:
 
 
 def _counted(plans: Columns) -> dict[str, int]:
-    return {"plans": len(plans), "passes": int(np.nansum(plans.floats("passes")))}
+    passes = plans.floats("passes")[plans.texts("kind") == "pass"]
+    return {"plans": len(plans), "passes": int(np.nansum(passes))}
 
 
 def _known(values: Floats) -> Floats:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from airi_sim.core.errors import BadInput
-from airi_sim.results.columns import Floats, Ints
+from airi_sim.results.columns import Counts, Floats, Ints
 
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
 STATISTICS = ("mean", *PERCENTILES, "max")
@@ -31,26 +31,27 @@ class Interval(NamedTuple):
         return self.low > 0 or self.high < 0
 
 
-def describe(values: Floats, weights: Ints | None = None) -> Description:
+def describe(values: Floats, weights: Ints | Counts | None = None) -> Description:
     """mean, p50, p90, p95, p99, max of the values (each counted `weights` times); undefined ones (nan) are left out,
     and every figure is None if none is left."""
     kept = ~np.isnan(values) if weights is None else ~np.isnan(values) & (weights > 0)
-    values = values[kept]
+    if not kept.all():  # else copies of long columns would be for nothing
+        values, weights = values[kept], None if weights is None else weights[kept]
     if not len(values):
         return dict.fromkeys(STATISTICS)
-    weights = None if weights is None else weights[kept]
     levels = percentiles(values, list(PERCENTILES.values()), weights)
     named = zip(PERCENTILES, levels.tolist(), strict=True)
     return {"mean": float(np.average(values, weights=weights)), **dict(named), "max": float(values.max())}
 
 
-def percentiles(values: Floats, levels: Sequence[float], weights: Ints | None = None) -> Floats:
+def percentiles(values: Floats, levels: Sequence[float], weights: Ints | Counts | None = None) -> Floats:
     """Percentiles with linear interpolation (numpy's default) of the sample in which each value occurs `weights`
     times, without building that sample."""
     if weights is None:
         return np.percentile(values, levels)
     order = np.argsort(values)
-    ordered, ends = values[order], np.cumsum(weights[order])
+    ordered, ends = values[order], np.cumsum(weights[order], dtype=np.int64)
+    del order
     ranks = np.asarray(levels) / 100 * (ends[-1] - 1)
     below = np.floor(ranks)
     low = ordered[np.searchsorted(ends, below, side="right")]

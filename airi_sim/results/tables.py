@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Rows = list[tuple[Any, ...]]
+ROWS = 65536
+"""Of a row group, where a table is written in parts."""
 
 ORDER: dict[str, tuple[str, ...]] = {
     "requests": ("request",),
@@ -47,9 +49,9 @@ def write_tables(tables: Mapping[str, Rows], folder: str | Path, source: str) ->
 class TableWriter:
     """Writes tables as they come: give it to `Log(sink=writer)` and close it at the end.
 
-    Every call adds a row group in the order of the log, so memory follows what is in flight; `read_table` sorts.
-    All five files exist from the first moment on, and are readable once closed. Raises BadInput where the folder
-    cannot be written.
+    Every call adds a row group in the order of the log, so memory follows what is in flight; `put_in_order` and
+    `read_table` sort. All five files exist from the first moment on, and are readable once closed. Raises BadInput
+    where the folder cannot be written.
     """
 
     def __init__(self, folder: str | Path, source: str) -> None:
@@ -81,6 +83,40 @@ class TableWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class StoredTable:
+    """A closed table of a folder, in the order of its file, read column by column when asked for one."""
+
+    def __init__(self, folder: str | Path, name: str) -> None:
+        import pyarrow.parquet as parquet
+
+        self.file = parquet.ParquetFile(Path(folder) / f"{name}.parquet", read_dictionary=_texts(schema(name)))
+
+    def __len__(self) -> int:
+        return int(self.file.metadata.num_rows)
+
+    def __getitem__(self, column: str) -> pa.ChunkedArray:
+        return self.file.read([column]).column(0)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.file.close()
+
+
+def put_in_order(folder: str | Path, name: str) -> None:
+    """Sort a closed table of a folder; a file whose rows are in order already is left as it is."""
+    path = Path(folder) / f"{name}.parquet"
+    stored = StoredTable(folder, name)
+    order = _order(name, stored)
+    if order is not None:
+        draft = path.with_suffix(".part")
+        rows = stored.file.read().combine_chunks()
+        with _open(draft, schema(name)) as file:
+            for first in range(0, len(order), ROWS):
+                file.write_table(rows.take(order[first : first + ROWS]).cast(schema(name)))
+        draft.replace(path)
+    stored.close()
 
 
 def schema(name: str) -> pa.Schema:
@@ -149,8 +185,11 @@ def _order(name: str, table: Any) -> Ints | None:
 def _open(path: Path, kinds: pa.Schema) -> Any:
     import pyarrow.parquet as parquet
 
-    texts = [field.name for field in kinds if field.name in TEXTS]
-    return parquet.ParquetWriter(path, kinds, compression="zstd", compression_level=1, use_dictionary=texts)
+    return parquet.ParquetWriter(path, kinds, compression="zstd", compression_level=1, use_dictionary=_texts(kinds))
+
+
+def _texts(kinds: pa.Schema) -> list[str]:
+    return [field.name for field in kinds if field.name in TEXTS]
 
 
 def _array(cells: list[Any], kind: pa.DataType) -> pa.Array:

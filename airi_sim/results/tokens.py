@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from airi_sim.results.columns import Columns, Floats, Ints
+from airi_sim.results.columns import Columns, Counts, Floats, Ints
 
 Lane = tuple[str, int]
 
@@ -69,27 +69,22 @@ class Tokens:
         pieces = [self._of_span(row) for row in np.flatnonzero(self.job == job).tolist()]
         return np.sort(np.concatenate([np.empty(0), *pieces]))
 
-    def gaps(self) -> tuple[Floats, Ints]:
+    def gaps(self) -> tuple[Floats, Counts]:
         """All gaps between successive tokens of a job, pooled over jobs, as (seconds, how often): the inter-token
         latency. Cost O(passes + spans), not O(tokens): the gap between two passes counts once for every job in both;
         to it come the gaps from joining to the first pass, and those between two spans of a job (preemption)."""
-        values, weights = [np.empty(0)], [np.empty(0, np.int64)]
+        pools = []
         head, tail = self.entry.copy(), self.entry.copy()
         for lane, rows in by_lane(self.names, self.server, self.lane).items():
             ends = self._ends(lane)
             rows = rows[np.minimum(self.last[rows], len(ends)) > self.first[rows]]
             first, last = self.first[rows], np.minimum(self.last[rows], len(ends))
-            values.append(np.diff(ends))
-            weights.append(_shared(first, last, len(ends)))
-            values.append(ends[first] - self.entry[rows])
-            weights.append(np.ones(len(rows), np.int64))
+            pools.append(_pool(np.diff(ends), _shared(first, last, len(ends))))
+            pools.append(_pool(ends[first] - self.entry[rows]))
             head[rows] = np.where(np.isnan(self.entry[rows]), ends[first], self.entry[rows])
             tail[rows] = ends[last - 1]
-        values.append(_between(self.job, head, tail))
-        weights.append(np.ones(len(values[-1]), np.int64))
-        pooled, counts = np.concatenate(values), np.concatenate(weights)
-        kept = (counts > 0) & ~np.isnan(pooled)
-        return pooled[kept], counts[kept]
+        pools.append(_pool(_between(self.job, head, tail)))
+        return np.concatenate([pool[0] for pool in pools]), np.concatenate([pool[1] for pool in pools])
 
     def _of_span(self, row: int) -> Floats:
         ends = self._ends((self.names[self.server[row]], int(self.lane[row])))[self.first[row] : self.last[row]]
@@ -98,6 +93,13 @@ class Tokens:
 
     def _ends(self, lane: Lane) -> Floats:
         return self.ends.get(lane, np.empty(0))
+
+
+def _pool(gaps: Floats, often: Ints | None = None) -> tuple[Floats, Counts]:
+    """Gaps that are defined and occur, and how often (default once); few jobs share a pass, so 4 bytes will do."""
+    counts = np.ones(len(gaps), np.int32) if often is None else often.astype(np.int32)
+    kept = (counts > 0) & ~np.isnan(gaps)
+    return gaps[kept], counts[kept]
 
 
 def _shared(first: Ints, last: Ints, passes: int) -> Ints:

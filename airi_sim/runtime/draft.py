@@ -91,6 +91,10 @@ class Drafting:
         lane = live.lane
         return live.out if lane is None else live.out + lane.passes - live.g0
 
+    def filled(self, job: Job) -> int:
+        live = self.running.get(job.id)
+        return 0 if live is None else live.done
+
     def held(self, job: LiveJob) -> int:
         """KV blocks of a running job."""
         return job.held if job.lane is None else -(-job.lane.tokens(job) // self.block)

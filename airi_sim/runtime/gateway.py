@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from heapq import heappush
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 from airi_sim.core.errors import PolicyError, unknown
 from airi_sim.core.log import Log
 from airi_sim.core.protocols import Admission, FaultPolicy, ModelRouter
-from airi_sim.core.types import Call, Program, Request, Verdict
+from airi_sim.core.types import Call, Job, Program, Request, Verdict
 from airi_sim.runtime.flow import Flow, Single
 from airi_sim.runtime.handover import Handover
 from airi_sim.runtime.job import LiveJob
@@ -20,9 +20,16 @@ from airi_sim.runtime.pool import Pool
 GATEWAY = "gateway"
 
 
+class Delivery(NamedTuple):
+    """A job on its way to the server it was routed to."""
+
+    job: LiveJob
+    server: Any
+
+
 class Gateway:
     """The half of the runtime that no driver calls. `concurrency`: at most so many requests in flight, later ones wait
-    outside."""
+    outside. `request_s`: seconds that the API path of the engine takes before a call of a model reaches a router."""
 
     def __init__(
         self,
@@ -34,15 +41,18 @@ class Gateway:
         faults: FaultPolicy,
         programs: Mapping[str, Callable[[Request], Program | Call]],
         concurrency: int | None = None,
+        request_s: float = 0.0,
     ) -> None:
         self.pools = {pool.name: pool for pool in pools}
         self.log = log
         self.admission, self.model_router, self.faults, self.programs = admission, model_router, faults, programs
-        self.concurrency = concurrency
+        self.concurrency, self.request_s = concurrency, request_s
         self.servers: list[Any] = [server for pool in pools for server in pool.servers]
         self.home = [pool for pool in pools for _ in pool.servers]
         self.stale = any(pool.board.period for pool in pools)
         self.always = bool(getattr(admission, "always", False))
+        deciders = [admission, model_router, *[pool.router for pool in pools]]
+        self.hearers: list[Callable[[Job, int, float], None]] = [p.over for p in deciders if hasattr(p, "over")]
         self.able: dict[tuple[str, str], dict[str, Pool]] = {}
         self.flows: dict[int, Flow | Single] = {}
         self.outside: deque[Request] = deque()
@@ -60,7 +70,7 @@ class Gateway:
     def _enter(self, request: Request, now: float) -> None:
         flow = self.flows[request.id] = self._flow(request)
         if flow.call is not None and self.concurrency is None:  # nobody waits for it to end: it can nest nothing
-            self._offer(flow.step(now)[0], now)
+            self._send(flow.step(now)[0], now)
         else:
             self._advance(flow, now)
 
@@ -84,9 +94,16 @@ class Gateway:
         jobs = flow.step(now)
         if jobs is not None:
             for job in jobs:
-                self._offer(job, now)
+                self._send(job, now)
         else:
             self._close(flow, *flow.outcome(), now)
+
+    def _send(self, job: LiveJob, now: float) -> None:
+        """A call of a model takes the API path of its engine first."""
+        if self.request_s and job.kind == "generate":
+            self._later(now + self.request_s, job)
+        else:
+            self._offer(job, now)
 
     def _over(self, job: LiveJob, now: float) -> None:
         """A job is over, one way or another: log it, and let its program go on with the reply."""
@@ -95,6 +112,8 @@ class Gateway:
             self._moved(job, now)
             return
         self.log.jobs.append(self._row(job, now))
+        for hear in self.hearers:
+            hear(job, job.out, now)
         if not flow.over(job):
             return
         if flow.cancelled:
@@ -102,6 +121,7 @@ class Gateway:
             self._close(flow, "cancelled", flow.cancelled, now)
         elif flow.call is not None:
             self._close(flow, job.status, job.reason, now)
+            job.flow = None  # they refer to each other: leave nothing to the cycle collector
         else:
             self._advance(flow, now)
 
@@ -146,6 +166,10 @@ class Gateway:
         if able is None:
             able = {name: pool for name, pool in self.pools.items() if pool.serves(job)}
             self.able[job.kind, job.model] = able
+        return self._pick(job, able, now)
+
+    def _pick(self, job: LiveJob, able: Mapping[str, Pool], now: float) -> Pool | None:
+        """One of several pools, by the model router."""
         if len(able) < 2:
             for pool in able.values():
                 return pool
@@ -185,6 +209,20 @@ class Gateway:
         if reason:
             self._refuse(job, "rejected", reason, now)
             return
+        noticed = server.notices(now) if server.ahead else now
+        if noticed > now:
+            self._later(noticed, Delivery(job, server))
+        else:
+            self._submit(job, server, pool, now)
+
+    def _deliver(self, job: LiveJob, server: Any, now: float) -> None:
+        """An engine that works ahead looks at its arrivals."""
+        if server.up:
+            self._submit(job, server, self.home[server.index], now)
+        else:
+            self._lost(job, now)
+
+    def _submit(self, job: LiveJob, server: Any, pool: Pool, now: float) -> None:
         server.submit(job, now)
         if server.cut_wanted or len(server.flights) < server.depth:
             self.touched.append(server)
@@ -201,6 +239,9 @@ class Gateway:
             job.status = job.doomed
             self._over(job, now)
             return
+        if self.pools[job.pool].role == "decode":  # its KV is gone: the prompt has to be computed again
+            entry = self._choose(job, now)
+            job.pool = entry.name if entry is not None else job.pool
         verdict = self.faults.lost(job, job.attempt, now)
         name = type(self.faults).__name__
         _check(name, "lost", verdict)

@@ -16,13 +16,32 @@ from airi_sim.runtime.job import LiveJob
 Over = Callable[[LiveJob, float], None]
 
 
+class Move(LiveJob):
+    """A job of a Link: `tokens` bytes between the servers `way` (source, target). During `ahead_s` seconds before it
+    was submitted they existed in part, so that a link may have sent them layer by layer."""
+
+    way = (-1, -1)
+    ahead_s = 0.0
+
+
 class Handover:
     """One move: `begin` when it is decided, `depart` when the job stands still at the source, then `arrive` when the
-    link is done or `stay` when the link died. `over(job, now)` is called for a job that was cancelled on the way."""
+    link is done or `stay` when the link died. `over(job, now)` is called for a job that was cancelled on the way.
 
-    def __init__(self, job: LiveJob, source: Any, target: Any, link: Any, bytes_per_token: int) -> None:
+    One that is `patient` stands still at the source until the target has room (`waiting`); others go on where they are.
+    `size` tells the bytes of the KV of so many tokens.
+    """
+
+    def __init__(
+        self, job: LiveJob, source: Any, target: Any, link: Any, size: Callable[[int], int], patient: bool = False
+    ) -> None:
         self.job, self.source, self.target, self.link = job, source, target, link
-        self.bytes_per_token = bytes_per_token
+        self.size = size
+        self.patient = patient
+        self.waiting = False
+        self.ahead_s = 0.0
+        self.announced = True
+        target.coming += 1
 
     def begin(self, now: float) -> bool:
         """Stop the job at the end of the pass in flight; True if it stands still already."""
@@ -34,23 +53,50 @@ class Handover:
         self.source.part(self.job)
         return True
 
-    def depart(self, number: int, now: float, over: Over) -> LiveJob | None:
-        """Put the move on the link; None if the target has no room, then the job goes on where it is."""
+    def depart(self, now: float, over: Over) -> Move | None:
+        """Put the move on the link; None if the target has no room: then the job waits, or goes on where it is."""
         job = self.job
-        if job.doomed or not self.target.up or not self.target.expect(job, job.held, now):
+        if job.doomed or not self.target.up:
             self._back(now, over)
             return None
-        size = job.done * self.bytes_per_token
-        move = LiveJob(Request(-number, now, size, tenant=job.tenant), Call("move", size), 0, now)
+        if not self._room(now):
+            self.waiting = self.patient and job.held <= self.target.total
+            if not self.waiting:
+                self._back(now, over)
+            return None
+        size = self.size(job.done)
+        move = Move(Request(-1 - job.id, now, size, tenant=job.tenant), Call("move", size), job.attempt, now)
+        move.way = self.source.index, self.target.index
+        move.ahead_s = self.ahead_s
+        self.waiting = False
         self.link.submit(move, now)
         return move
+
+    def _room(self, now: float) -> bool:
+        """Whoever lost its memory at the target goes before those who would wait for room there."""
+        target = self.target
+        if self.patient and len(target.jobs) > len(target.running):
+            return False
+        return bool(target.expect(self.job, self.job.held, now))
+
+    def redirect(self, target: Any) -> None:
+        """The target it waited for died."""
+        self.gone()
+        self.target, self.announced = target, True
+        target.coming += 1
+
+    def gone(self) -> None:
+        """Nobody comes to the target any more by this move."""
+        self.target.coming -= self.announced
+        self.announced = self.waiting = False
 
     def arrive(self, now: float, over: Over) -> None:
         """The bytes are there."""
         job, target = self.job, self.target
+        self.gone()
         if job.moving is not self:  # the source died on the way
-            target.unexpect(job)
-        elif job.doomed or job.id not in target.incoming:  # cancelled, or the target died on the way
+            return
+        if job.doomed or job.id not in target.incoming:  # cancelled, or the target died on the way
             self.stay(now, over)
         else:
             job.moving = None
@@ -59,13 +105,19 @@ class Handover:
 
     def stay(self, now: float, over: Over) -> None:
         """The move came to nothing."""
-        self.target.unexpect(self.job)
         if self.job.moving is self:
+            self.target.unexpect(self.job)
             self._back(now, over)
+
+    def void(self) -> None:
+        """The source died, and its memory with it: the target keeps nothing for a job that may come again."""
+        self.gone()
+        self.target.unexpect(self.job)
 
     def _back(self, now: float, over: Over) -> None:
         """The job goes on where it was, unless it was cancelled."""
         job, source = self.job, self.source
+        self.gone()
         job.moving = None
         if job.doomed:
             source.surrender(job)

@@ -32,7 +32,9 @@ class LiveJob(Job):
     joined_pass: int
     emitted: bool
 
-    def __init__(self, request: Request, call: Call, index: int, arrived: float, flow: Flow | Single | None = None) -> None:
+    def __init__(
+        self, request: Request, call: Call, index: int, arrived: float, flow: Flow | Single | None = None
+    ) -> None:
         Job.__init__(self, request, call, index, arrived)
         self.flow = flow
         self.pool = self.reason = self.status = self.doomed = ""

@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from airi_sim.core.protocols import Queue
+from airi_sim.core.protocols import Cache, Queue
 from airi_sim.core.types import Plan
 from airi_sim.runtime.draft import Drafting
+from airi_sim.runtime.hooks import tell_over
 from airi_sim.runtime.job import LiveJob
 from airi_sim.runtime.lockstep import Lockstep
 from airi_sim.runtime.prefix import Pages, PrefixCache
 
 
 class Lifecycle(Drafting):
-    """What happens to the jobs of a TokenServer, and the rare half of its life."""
+    """What happens to the jobs of a TokenServer, and the rare half of its life. `coming`: jobs that are to be handed
+    over to it and are not here yet. `heard`: its queue wants to hear when a job is over."""
 
     __slots__ = (
-        "adopted", "caching", "cut_wanted", "detailed", "incoming", "index", "inflight_tokens", "jobs", "leaving",
-        "make_queue", "max_seats", "parted", "passes", "progress", "spent", "unit", "up",
+        "adopted", "caching", "coming", "cut_wanted", "detailed", "heard", "incoming", "index", "inflight_tokens",
+        "jobs", "leaving", "make_cache", "make_queue", "max_seats", "parted", "passes", "progress", "spent", "unit",
+        "up",
     )  # fmt: skip
 
     make_queue: Callable[[], Queue]
+    make_cache: Callable[[], Cache] | None
     progress: Callable[[Plan, float], int]
     spent: Callable[[Plan, int], tuple[float, float]]
     jobs: dict[int, LiveJob]
@@ -38,7 +42,8 @@ class Lifecycle(Drafting):
     passes: int
     cut_wanted: bool
     up: bool
-    ghosts: int
+    coming: int
+    heard: bool
 
     def empty(self) -> None:
         """Nothing here: at the start, and after the server died."""
@@ -53,7 +58,7 @@ class Lifecycle(Drafting):
         self.lane, self.partial = self.lanes[0], self.partials[0]
         self.free = self.blank = self.total
         self.withheld = 0
-        self.cache = PrefixCache(self.unit) if self.caching else None
+        self.cache = PrefixCache(self.unit, self.make_cache and self.make_cache()) if self.caching else None
         self.pages = Pages(self.total, self.block, self.unit) if self.detailed else None
         self.decodes = False
         self.seats = self.budget = self.reserved = 0
@@ -82,7 +87,7 @@ class Lifecycle(Drafting):
         cache = self.cache
         if cache is not None and job.hashes:
             known = len(job.own)
-            new = cache.insert(job.hashes[known : job.prompt // (cache.unit * self.block)])
+            new = cache.insert(job.hashes, known, min(len(job.hashes), job.prompt // (cache.unit * self.block)))
             job.own += new
             if self.pages is not None:
                 self.pages.publish(job, new)
@@ -98,20 +103,23 @@ class Lifecycle(Drafting):
         if self.cache is not None:
             self._claim(blocks)
 
-    def end(self, job: LiveJob, status: str) -> None:
+    def end(self, job: LiveJob, status: str, now: float) -> None:
         """A running job is over, in whatever state it is."""
         del self.running[job.id]
         if job in self.adopted:
             self.adopted.remove(job)
         self._vacate(job)
+        tell_over(self.queue, job, now)
         self._gone(job, status)
 
-    def retire(self, job: LiveJob, lane: Lockstep) -> None:
+    def retire(self, job: LiveJob, lane: Lockstep, now: float) -> None:
         """A decoding job emitted its last token: what `end` does, where that is known."""
         del self.running[job.id]
         self.close_span(job)
         self._give(job, -(-lane.leave(job) // self.block))
         job.reason = "length" if job.out >= job.budget else ""
+        if self.heard:
+            tell_over(self.queue, job, now)
         self._gone(job, "finished")
 
     def _gone(self, job: LiveJob, status: str) -> None:
@@ -120,7 +128,7 @@ class Lifecycle(Drafting):
         self.inflight_tokens -= job.prompt
         del self.jobs[job.id]
 
-    def let_go(self) -> list[LiveJob]:
+    def let_go(self, now: float) -> list[LiveJob]:
         """Jobs cancelled, or to be moved, while a plan was in flight."""
         leaving = [job for job in self.leaving.values() if job.id in self.running and self._idle(job)]
         for job in leaving:
@@ -131,7 +139,7 @@ class Lifecycle(Drafting):
             if job.moving is not None:
                 self.part(job)
             else:
-                self.end(job, job.doomed)
+                self.end(job, job.doomed, now)
         return gone
 
     def record(self, plan: Plan, start: float, end: float, passes: int, first_s: float, used: int) -> None:
@@ -152,7 +160,7 @@ class Lifecycle(Drafting):
             if self.flights:
                 self.leaving[job.id] = job
                 return False
-            self.end(job, reason)
+            self.end(job, reason, now)
             return True
         self.queued_tokens -= job.tokens
         remove = getattr(self.queue, "remove", None)

@@ -14,7 +14,8 @@ from airi_sim.runtime.view import Board
 
 @dataclass
 class Pool:
-    """Replicas that serve one `kind` of job (generate, embed, search, ...) of one `model` ("" for services)."""
+    """Replicas that serve one `kind` of job (generate, embed, search, ...) of one `model` ("" for services). Those of
+    `role` prefill hand their jobs on once the prompt is done, those of role decode are given jobs only that way."""
 
     name: str
     kind: str
@@ -23,6 +24,7 @@ class Pool:
     router: Router
     board: Board
     router_name: str = ""
+    role: str = "both"
 
     def __post_init__(self) -> None:
         self.router_name = type(self.router).__name__
@@ -30,7 +32,9 @@ class Pool:
             server.slot, server.changed = i, self.board.changed
 
     def serves(self, job: LiveJob) -> bool:
-        """Whether a job of that kind and model can run here."""
+        """Whether a job of that kind and model may begin here."""
+        if self.role == "decode":
+            return False
         return job.kind == self.kind and (not job.model or not self.model or job.model == self.model)
 
     def route(self, job: LiveJob, now: float) -> Any:

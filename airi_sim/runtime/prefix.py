@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
+from airi_sim.core.errors import PolicyError
+from airi_sim.core.protocols import Cache
 from airi_sim.runtime.job import LiveJob
 
 
 class PrefixCache:
-    """Hash of a prompt prefix -> references. Unreferenced ones stay, and go least recently used first, the deepest
-    block of a prompt before its parents. One hash stands for `unit` KV blocks."""
+    """Hash of a prompt prefix -> references. Unreferenced ones stay, and go when `policy` says: without one least
+    recently used first, the deepest block of a prompt before its parents. One hash stands for `unit` KV blocks.
+    `shared` counts references beyond the first of each hash."""
 
-    def __init__(self, unit: int) -> None:
+    def __init__(self, unit: int, policy: Cache | None = None) -> None:
         self.unit = unit
+        self.policy = policy
+        self.use = getattr(policy, "use", None)
+        self.free = getattr(policy, "free", None)
         self.references: dict[Any, int] = {}
         self.idle: OrderedDict[Any, None] = OrderedDict()
-        self.version = 0
+        self.version = self.shared = 0
 
     def match(self, hashes: Sequence[Any], limit: int) -> int:
         """Leading hashes that are resident, at most `limit`."""
@@ -40,34 +47,57 @@ class PrefixCache:
         for h in hashes:
             if references[h] == 0:
                 del idle[h]
+            else:
+                self.shared += 1
             references[h] += 1
+        if self.use is not None:
+            self.use(hashes, range(len(hashes)))
 
-    def insert(self, hashes: Sequence[Any]) -> list[Any]:
-        """Those that were not resident are now, with one reference; returns them."""
+    def insert(self, hashes: Sequence[Any], start: int, stop: int) -> list[Any]:
+        """Those of hashes `start` to `stop` of a prompt that were not resident are now, with one reference; returns
+        them."""
         references = self.references
-        new = [h for h in hashes if h not in references]
+        places = [i for i in range(start, stop) if hashes[i] not in references]
+        new = [hashes[i] for i in places]
         for h in new:
             references[h] = 1
         self.version += bool(new)
+        if self.use is not None:
+            self.use(hashes, places)
         return new
 
     def release(self, hashes: Sequence[Any]) -> int:
         """One reference less to each; returns how many became evictable."""
         references, idle = self.references, self.idle
-        before = len(idle)
+        freed = []
         for h in reversed(hashes):
             left = references[h] - 1
             references[h] = left
-            if not left:
+            if left:
+                self.shared -= 1
+            else:
                 idle[h] = None
-        return len(idle) - before
+                freed.append(h)
+        if self.free is not None:
+            self.free(freed)
+        return len(freed)
 
     def evict(self, n: int) -> list[Any]:
-        """Forget the `n` least recently used; returns them."""
-        gone = [self.idle.popitem(last=False)[0] for _ in range(n)]
+        """Forget `n` of the idle ones; returns them."""
+        gone = list(islice(self.idle, n)) if self.policy is None else self._chosen(self.policy, n)
         for h in gone:
-            del self.references[h]
+            del self.idle[h], self.references[h]
         self.version += 1
+        return gone
+
+    def _chosen(self, policy: Cache, n: int) -> list[Any]:
+        """The victims of a policy, which must be `n` different idle ones."""
+        gone = list(policy.victims(self.idle, n))
+        if len(gone) != n or len(set(gone)) != n or not self.idle.keys() >= set(gone):
+            raise PolicyError(
+                f"policy {type(policy).__name__} chose {gone!r} as victims: it must name {n} different units of the "
+                f"{len(self.idle)} idle ones."
+            )
         return gone
 
 

@@ -15,15 +15,16 @@ from airi_sim.core.errors import PolicyError
 from airi_sim.core.protocols import Executor
 from airi_sim.core.types import Outcome, Plan, Request
 from airi_sim.runtime.flow import Flow, Single
-from airi_sim.runtime.gateway import GATEWAY, Gateway
+from airi_sim.runtime.gateway import GATEWAY, Delivery
 from airi_sim.runtime.handover import Handover
 from airi_sim.runtime.job import LiveJob
+from airi_sim.runtime.relay import Relay
 
 WAITS_EACH, WAITS = 10_000, 2_000_000
 """Timers that may ring, for each unfinished request and at most, while nothing runs and nobody comes."""
 
 
-class Runtime(Gateway):
+class Runtime(Relay):
     """Requests in, decisions out: what a driver sees of it all."""
 
     def attach(self, executors: Sequence[Executor]) -> None:
@@ -41,6 +42,8 @@ class Runtime(Gateway):
 
     def plan(self, server: Any, now: float) -> Plan | None:
         """What the server runs next (the driver starts it). Asked after `touched` at the same `now` only."""
+        if self.lines:
+            self._board(server, now)
         plan: Plan | None = server.plan(now)
         if plan is None and server.wake < inf:
             self._wait(server, now)
@@ -66,6 +69,8 @@ class Runtime(Gateway):
         self.touched.append(server)
         for job in server.commit(plan, outcome, now):
             self._over(job, now)
+        if self.relays and plan.ends:
+            self._hand_on(server, plan, now)
         if server.parted:
             self._depart(server, now)
 
@@ -80,7 +85,11 @@ class Runtime(Gateway):
         while self.timers and self.timers[0][0] <= now:
             self._watch()
             at, _, what = heappop(self.timers)
-            if not isinstance(what, LiveJob):
+            if isinstance(what, Delivery):
+                if not what.job.doomed:
+                    due = True
+                    self._deliver(*what, now)
+            elif not isinstance(what, LiveJob):
                 if what.wake == at:  # else it has been asked meanwhile
                     self.touched.append(what)
                     due = True
@@ -123,6 +132,8 @@ class Runtime(Gateway):
             server = self.servers[job.server]
             if server.cancel(job, "cancelled", now):
                 self._over(job, now)
+            elif job.moving is not None and job.moving.waiting:
+                self._give_up(job.moving, now)
             self.home[server.index].changed(server)
             self.touched.append(server)
 
@@ -146,6 +157,8 @@ class Runtime(Gateway):
         pool.board.mark(server.slot, up=False)
         pool.changed(server)
         self.touched.append(server)
+        if self.handovers or self.lines:
+            self._lost_end(server, now)
         for job in lost:
             if job.flow is None:  # the link died: what it moved stays where it was
                 handover = self.handovers.pop(job.id)
@@ -170,22 +183,11 @@ class Runtime(Gateway):
         source = self.servers[job.server]
         if job.lane is None and job.id not in source.paused:
             raise ValueError(f"job {job.id} is not decoding on {source.name}: only decoding jobs can be handed over.")
-        move = Handover(job, source, target, link, bytes_per_token)
+        move = Handover(job, source, target, link, lambda tokens: tokens * bytes_per_token)
         self.log.decide(GATEWAY, "hand_over", job.id, target.name, 0)
         self.touched.append(source)
         if move.begin(now):
             self._depart(source, now)
-
-    def _depart(self, source: Any, now: float) -> None:
-        parted, source.parted = source.parted, []
-        for job in parted:
-            self.sequence += 1
-            handover = job.moving
-            move = handover.depart(self.sequence, now, self._over)
-            self.touched += [source, handover.target]
-            if move is not None:
-                self.handovers[move.id] = handover
-                self.touched.append(self.servers[move.server])
 
     # -- the end of a run
 

@@ -10,11 +10,16 @@ from airi_sim.core.errors import PolicyError
 from airi_sim.core.log import Log
 from airi_sim.core.protocols import Batcher, Executor, Queue
 from airi_sim.core.types import Job, Outcome, Plan
+from airi_sim.runtime.hooks import asks_again, tell_over
 from airi_sim.runtime.job import LiveJob
 
 
 class Station:
     """What both have: a queue, jobs that run once from start to end, no memory to run out of."""
+
+    coming = 0
+
+    ahead = False
 
     def __init__(self, name: str, index: int, make_queue: Callable[[], Queue], log: Log, *, depth: int) -> None:
         self.name, self.index, self.log, self.depth = name, index, log, depth
@@ -71,6 +76,7 @@ class Station:
         for job in ended:
             del self.running[job.id]
             job.first = now
+            tell_over(self.queue, job, now)
             self._gone(job, job.doomed or "finished")
         self.changed.add(self.slot)
         self._record(plan, outcome, now)
@@ -140,10 +146,12 @@ class SlotServer(Station):
 
     def plan(self, now: float) -> Plan | None:
         """Start the next job if a slot is free."""
+        self.wake = inf
         if not self.up or len(self.flights) >= self.depth:
             return None
         job = self._next(now)
         if job is None:
+            self.wake = asks_again(self.queue, now)
             return None
         self.queue.pop(now)
         self._take(job, now)
@@ -179,6 +187,7 @@ class BatchServer(Station):
         self.partial: list[LiveJob] = []
         self.paused: dict[int, LiveJob] = {}
         self.decoding = 0
+        self.block = 1
         self.preempted = self.closed = False
         self.budget = self.seats = self.available = 0
         self.batch: list[LiveJob] = []
@@ -190,7 +199,10 @@ class BatchServer(Station):
     def plan(self, now: float) -> Plan | None:
         """Let the batcher compose a batch; it may choose to wait."""
         self.wake = inf
-        if not self.up or self.flights or self._next(now) is None:
+        if not self.up or self.flights:
+            return None
+        if self._next(now) is None:
+            self.wake = asks_again(self.queue, now)
             return None
         self.batch = []
         self.budget, self.seats, self.now = self.limit, self.max_seats, now
@@ -238,4 +250,7 @@ class BatchServer(Station):
         raise PolicyError(f"policy {self.policy} on {self.name} resumed job {job.id}: batches run to their end.")
 
     def attained(self, job: Job) -> int:
+        return 0
+
+    def filled(self, job: Job) -> int:
         return 0

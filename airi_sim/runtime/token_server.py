@@ -13,8 +13,9 @@ from typing import Any
 
 from airi_sim.core.errors import PolicyError
 from airi_sim.core.log import Log
-from airi_sim.core.protocols import Batcher, Evictor, Executor, Queue
+from airi_sim.core.protocols import Batcher, Cache, Evictor, Executor, Queue
 from airi_sim.core.types import FOREVER, Horizon, Outcome, Plan, Row
+from airi_sim.runtime.hooks import asks_again
 from airi_sim.runtime.job import LiveJob
 from airi_sim.runtime.lifecycle import Lifecycle
 from airi_sim.runtime.lockstep import Lockstep
@@ -22,6 +23,7 @@ from airi_sim.runtime.prefix import prefix_hashes
 
 STALL_PASSES = 20_000
 MOST_CIRCLES = 100
+INSTANT = 1e-6
 blank_plan = Plan.__new__
 
 
@@ -39,11 +41,13 @@ class TokenServer(Lifecycle):
     """A replica with `blocks` KV blocks of `block` tokens and `seats` sequences at most; see the module for the rules.
 
     `depth` plans may be in flight, each with its own lane of jobs (pipeline stages). `lookahead` tokens more than one
-    may be accepted per job and pass (speculation). `fast=False` plans pass by pass. `detailed` keeps block tables.
+    may be accepted per job and pass (speculation). `ahead`: while a pass runs the next one is composed already
+    (asynchronous scheduling), so that an arrival is looked at when the pass in flight is over. `fast=False` plans pass
+    by pass. `detailed` keeps block tables.
     """
 
     __slots__ = (
-        "account", "depth", "fast", "greedy", "hash_block", "max_len", "moved", "policy", "preempts", "seen",
+        "account", "ahead", "depth", "fast", "greedy", "hash_block", "max_len", "moved", "policy", "preempts", "seen",
         "timeless", "wake",
     )  # fmt: skip
 
@@ -69,10 +73,13 @@ class TokenServer(Lifecycle):
         fast: bool = True,
         depth: int = 1,
         lookahead: int = 0,
+        ahead: bool = False,
         detailed: bool = False,
+        make_cache: Callable[[], Cache] | None = None,
     ) -> None:
         self.name, self.index, self.log = name, index, log
         self.make_queue, self.queue, self.batcher, self.evictor = make_queue, make_queue(), batcher, evictor
+        self.make_cache = make_cache
         self.account: str | None = getattr(self.queue, "account", None)
         self.timeless = bool(getattr(self.queue, "timeless", False))
         self.greedy = bool(getattr(batcher, "greedy", False))
@@ -82,6 +89,7 @@ class TokenServer(Lifecycle):
         self.max_len = min(max_len, blocks * block)
         self.chunked, self.caching, self.hash_block = chunked, caching, hash_block
         self.fast, self.depth, self.lookahead, self.detailed = fast, depth, lookahead, detailed
+        self.ahead = ahead
         self.unit = prefix_hashes((), 0, hash_block, block)[1]
         self.lanes = [Lockstep(block, self.account, i) for i in range(depth)]
         self.partials: list[list[LiveJob]] = [[] for _ in range(depth)]
@@ -90,8 +98,9 @@ class TokenServer(Lifecycle):
         self.spent: Callable[[Plan, int], tuple[float, float]] = nothing_spent
         self.up = True
         self.cut_wanted = False
+        self.heard = hasattr(self.queue, "over")
         self.wake = inf
-        self.ghosts = 0
+        self.ghosts = self.coming = 0
         self.passes = self.moved = self.seen = self.queued_tokens = self.inflight_tokens = 0
         self.slot, self.changed = index, set[int]()
         self.empty()
@@ -114,6 +123,15 @@ class TokenServer(Lifecycle):
                 f"prompt of {job.prompt} tokens is over max_num_batched_tokens={self.limit} and chunked_prefill is off"
             )
         return ""
+
+    def notices(self, now: float) -> float:
+        """When an arrival at `now` is looked at: at once, or `ahead` just after the pass in flight."""
+        if not self.flights:
+            return now
+        plan = self.flights[0]
+        if plan.repeat == 1:
+            return plan.end + INSTANT
+        return plan.start + self.spent(plan, self.progress(plan, now) + 1)[1] + INSTANT
 
     def submit(self, job: LiveJob, now: float) -> None:
         """Queue a job that `refuses` nothing; sets `cut_wanted` if the plan in flight could change by it."""
@@ -231,9 +249,10 @@ class TokenServer(Lifecycle):
         raise PolicyError(f"{self._who()} runs {len(self.running)} jobs on {self.max_seats} seats (max_num_seqs).")
 
     def _sleep(self, now: float) -> None:
-        """Nothing runs although jobs wait: ask a batcher that waits on purpose when it wants to be asked again."""
+        """Nothing runs although jobs wait: ask who waits on purpose, batcher or queue, when to ask again."""
         if not self.greedy and hasattr(self.batcher, "stable"):
             self.wake = self.batcher.stable(self, self.queue, now).until
+        self.wake = min(self.wake, asks_again(self.queue, now))
 
     def _mixed(self, now: float) -> Plan:
         """A pass with prompts in it: it is made once, never repeated."""
@@ -277,6 +296,7 @@ class TokenServer(Lifecycle):
         plan.context = lane.context if sequences else 0
         plan.longest = lane.longest() if sequences and lane.ranked else 0
         plan.reserved = self.reserved if sequences else 0
+        plan.shared = self.cache.shared * self.cache.unit * self.block if sequences and self.cache is not None else 0
         plan.prefill_tokens = plan.prefill_attention = plan.prefill_context = plan.charged = 0
         plan.repeat = 1
         plan.until = plan.end = inf
@@ -371,10 +391,10 @@ class TokenServer(Lifecycle):
             if len(stopped) > 1:
                 stopped.sort()
             for job in stopped:
-                self.retire(job, lane)
+                self.retire(job, lane, now)
             self.changed.add(self.slot)
         if self.leaving:
-            stopped = stopped + self.let_go()
+            stopped = stopped + self.let_go(now)
         if not plan.sequences:
             self._watch(plan, bool(stopped))
         self.log.plans.append((

@@ -19,6 +19,7 @@ COLUMNS = (
     "kv_used_blocks",
     "kv_total_blocks",
     "up",
+    "sent",
 )
 
 
@@ -28,6 +29,7 @@ class Replica(Protocol):
     total: int
     jobs: Any
     running: Any
+    coming: int
     queued_tokens: int
     inflight_tokens: int
 
@@ -57,13 +59,14 @@ class Board:
         self.watches_kv = False
         self.beliefs = [Belief(memory_tokens) for _ in replicas]
         self.hash_block = 1
+        self.block = getattr(replicas[0], "block", 1) if replicas else 1
 
     def _fetch(self) -> None:
         """Bring the live columns up to date."""
         live = self.live
         for i in self.changed:
             server = self.replicas[i]
-            all_jobs, running = len(server.jobs), len(server.running)
+            all_jobs, running = len(server.jobs) + server.coming, len(server.running)
             live["waiting"][i] = all_jobs - running
             live["running"][i] = running
             live["outstanding"][i] = all_jobs
@@ -94,6 +97,7 @@ class Board:
             for i in self.dirty:
                 seen[i] = column[i]
         self.dirty.clear()
+        self.live["sent"] = self.seen["sent"] = array("q", bytes(8 * self.n))
         if self.watches_kv:
             self._look_at_kv(epoch * self.period)
 
@@ -124,6 +128,8 @@ class Board:
         """A job went to `replica`: its prompt will be resident there."""
         if job.prefix:
             self.beliefs[replica].add(job.prefix)
+        if self.period:
+            self.seen["sent"][replica] += 1
 
 
 class Belief:

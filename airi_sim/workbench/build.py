@@ -11,15 +11,18 @@ from airi_sim.core.log import Log
 from airi_sim.core.types import FOREVER, Request
 from airi_sim.engine.backends import Backend, SimBackend, server_name
 from airi_sim.engine.driver import Driver
+from airi_sim.hardware.serving import BARE, Serving
 from airi_sim.runtime.pool import Pool
 from airi_sim.runtime.runtime import Runtime
 from airi_sim.runtime.service import BatchServer, SlotServer
 from airi_sim.runtime.token_server import TokenServer
 from airi_sim.runtime.view import Board
 from airi_sim.workbench.objects import instantiate
+from airi_sim.workbench.oracles import reveal_truth
 from airi_sim.workbench.paths import options
 from airi_sim.workbench.plugins import maker
 from airi_sim.workbench.pools import PoolPlan, plan_pools
+from airi_sim.workbench.wiring import level, wire
 from airi_sim.workload.programs import PROGRAMS, program
 from airi_sim.workload.script import LengthScript
 from airi_sim.workload.tenants import build as label
@@ -62,12 +65,16 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
     log = Log()
     plans = sized_pools(config, workload.hash_block, backend)
     pools = [_pool(plan, config, log, backend, _first(plans, i)) for i, plan in enumerate(plans)]
+    wiring = wire(plans, config["transfer"], log)
     policy = config["policy"]
     model_router = maker("model_router", policy["model_router"])()
     check_model_router(model_router, [pool.name for pool in pools])
     runtime = Runtime(
-        pools,
+        [*pools, *([wiring.pool] if wiring else [])],
         log,
+        link=wiring.link if wiring else None,
+        kv_bytes=wiring.kv_bytes if wiring else None,
+        request_s=max((_edges(plan, backend).api_s for plan in plans), default=0.0),
         admission=maker("admission", policy["admission"])(),
         model_router=model_router,
         faults=maker("fault", policy["fault"])(),
@@ -79,10 +86,17 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
     executors = [
         backend.executor(plan.deployment, i, script) for plan in plans for i in range(plan.deployment.replicas)
     ]
+    executors += [wiring.executor] if wiring else []
     make_driver = getattr(backend, "driver", None) or Driver
     driver = make_driver(runtime, executors, learn=script.learn, progress=progress)
-    warnings = [text for plan in plans for text in plan.warnings]
+    warnings = [text for plan in plans for text in plan.warnings] + reveal_truth(runtime, script)
+    warnings += wiring.warnings if wiring else ()
     return World(workload, runtime, driver, log, backend, plans, warnings)
+
+
+def _edges(plan: PoolPlan, backend: Backend) -> Serving:
+    """The serving engine of a pool, where the backend simulates what it does before and between passes."""
+    return (plan.deployment.serving or BARE) if getattr(backend, "edges", False) else BARE
 
 
 def check_model_router(model_router: Any, pools: list[str]) -> None:
@@ -119,8 +133,9 @@ def build_backend(config: Mapping[str, Any]) -> Backend:
 
 def sized_pools(config: Mapping[str, Any], hash_block: int, backend: Backend) -> list[PoolPlan]:
     """The pools of a config with the memory they get on `backend`."""
-    plans = plan_pools(config, hash_block, measured=backend.source == "torch")
-    return [_sized(plan, backend) for plan in plans] if backend.source == "torch" else plans
+    measured = backend.source == "torch"
+    plans = level(plan_pools(config, hash_block, measured), measured)
+    return [_sized(plan, backend) for plan in plans] if measured else plans
 
 
 def _forgetters(script: LengthScript, backend: Any) -> Callable[[Request], None]:
@@ -156,7 +171,8 @@ def _pool(plan: PoolPlan, config: Mapping[str, Any], log: Log, backend: Backend,
     board = Board(servers, config["view"]["period_s"], ids)
     board.hash_block = deployment.hash_block
     model = deployment.model.name if deployment.kind == "generate" and deployment.model is not None else ""
-    return Pool(deployment.name, deployment.kind, model, servers, maker("router", plan.policies["router"])(), board)
+    router = maker("router", plan.policies["router"])()
+    return Pool(deployment.name, deployment.kind, model, servers, router, board, role=plan.role)
 
 
 def _maker_of(plan: PoolPlan, config: Mapping[str, Any], log: Log, backend: Backend) -> Callable[[str, int], Any]:
@@ -170,10 +186,11 @@ def _maker_of(plan: PoolPlan, config: Mapping[str, Any], log: Log, backend: Back
         return lambda name, index: BatchServer(
             name, index, queue, batcher(), log, seats=d.max_num_seqs, limit=d.max_num_batched_tokens
         )
-    evictor = maker("evictor", plan.policies["evictor"])
+    evictor, cache = (maker(kind, plan.policies[kind]) for kind in ("evictor", "cache"))
     longest = limits["max_model_len"] or (d.model.max_len if d.model is not None else 0) or FOREVER
     return lambda name, index: TokenServer(
         name, index, queue, batcher(), evictor(), log, blocks=d.kv_blocks, block=d.block_size, seats=d.max_num_seqs,
         limit=d.max_num_batched_tokens, max_len=longest, chunked=limits["chunked_prefill"], caching=d.prefix_caching,
         hash_block=d.hash_block, fast=config["engine"]["fast_forward"], detailed=backend.detailed,
+        make_cache=cache, ahead=_edges(plan, backend).ahead,
     )  # fmt: skip

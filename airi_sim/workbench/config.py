@@ -116,15 +116,20 @@ NAMED_BY_USERS = ("pools", "workload.tenants", "compare.policies", "study.polici
 """Sections whose keys are names that users give."""
 
 
+CHECKED_LATER = ("accelerator.", "serving.")
+"""Sections that hold arguments of one constructor, which knows its optional ones; a yaml need not list them."""
+
+
 def _is_policy_key(override: Override) -> bool:
     return override.key_or_group.startswith("policy.")
 
 
 def _opened(override: Override) -> list[str]:
-    """Keys may be new under policy.* and where one names things: Hydra wants a plus sign for that, users should not
-    have to know. A whole mapping of named things takes the place of the old one, where Hydra would merge the two."""
+    """Keys may be new under policy.*, where a constructor checks them, and where one names things: Hydra wants a plus
+    sign for that, users should not have to know. A whole mapping of named things takes the place of the old one, where
+    Hydra would merge the two."""
     text, key = str(override.input_line), override.key_or_group
-    if override.is_delete() or not (key.startswith(NAMED_BY_USERS) or _is_policy_key(override)):
+    if override.is_delete() or not (key.startswith((*NAMED_BY_USERS, *CHECKED_LATER)) or _is_policy_key(override)):
         return [text]
     if key in NAMED_BY_USERS:
         return [f"++{key}=null", "++" + text.lstrip("+")]
@@ -153,6 +158,9 @@ def _explained(error: Exception, overrides: list[Override]) -> BadInput:
     choice = re.search(r"Could not find '([\w/-]+)/([^/']+)'", text)
     if choice and options(choice[1]):
         return unknown(choice[1], choice[2], options(choice[1]))
+    part = re.search(r"Could not override '([^']+)'. No match in the defaults list", text)
+    if part:
+        return BadInput(f"{part[1]} is no choice of a whole run: name it where it is a part, as in ...{part[1]}=NAME.")
     key = re.search(r"Could not (?:override|delete)[^']*'([^']+)'", text) or re.search(r"Key '([^']+)' is not in", text)
     if key:
         return _unknown_key(key[1], overrides)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import resource
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryFile
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -19,86 +19,122 @@ from airi_sim import __version__
 from airi_sim.core.errors import BadInput
 from airi_sim.core.log import TABLES
 from airi_sim.engine.backends import Backend
-from airi_sim.results.metrics import summarise, write_summary
-from airi_sim.results.tables import write_tables
+from airi_sim.results.columns import Columns
+from airi_sim.results.metrics import clean, summarise, write_summary
+from airi_sim.results.recorder import Recorder
 from airi_sim.workbench.blame import blaming
 from airi_sim.workbench.build import World, build
+from airi_sim.workbench.doubts import doubted
 from airi_sim.workbench.measurements import write_measurements
 from airi_sim.workbench.paths import PACKAGE
 from airi_sim.workbench.prices import prices_of
 from airi_sim.workbench.progress import Progress
+from airi_sim.workbench.staging import Staging
 
-OUTPUTS = ("report.html", "timeline.json.gz", "measurements.parquet", *[f"{name}.parquet" for name in TABLES])
-"""Files of a run folder that not every run writes."""
+PARTIAL = "partial"
+"""Within the folder of a long run that failed: the rows of what had finished."""
+OUTPUTS = ("report.html", "timeline.json.gz", "measurements.parquet", *[f"{name}.parquet" for name in TABLES], PARTIAL)
+"""What not every run leaves in its folder."""
 
 
 def execute(config: Mapping[str, Any], folder: Path, label: str = "") -> dict[str, Any]:
-    """Run a config and write its run folder; returns the summary. Nothing is written before the run is over."""
-    perform(config, folder, None, label)
+    """Run a config and write its run folder; returns the summary. Rows of a long run go to files while it runs, so
+    memory follows what is in flight; a short one writes nothing before it is over."""
+    perform(config, folder, None, label, stream=True)
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     return summary
 
 
-def perform(config: Mapping[str, Any], folder: Path, backend: Backend | None, label: str) -> World:
-    """Build, run and write; returns the world with everything it logged."""
-    progress = Progress(label or ("measuring" if config["backend"]["name"] != "sim" else "simulating"))
+def perform(
+    config: Mapping[str, Any], folder: Path, backend: Backend | None, label: str, *, stream: bool = False
+) -> World:
+    """Build, run and write; returns the world, with everything it logged unless rows may `stream` to files."""
     check_folder(folder)
+    staging = Staging(folder)
+    progress = Progress(label or ("measuring" if config["backend"]["name"] != "sim" else "simulating"))
     try:
         with blaming(config):
             world = build(config, backend, progress)
-            cpu, wall = time.process_time(), time.perf_counter()
-            duration = world.driver.run(iter(world.workload))
-            engine = _engine(world, time.process_time() - cpu, time.perf_counter() - wall)
+        with recording(config, world, staging, stream) as recorder:
+            engine = _simulate(config, world, recorder)
+            progress.close()
+            _write_files(config, staging, world, recorder, engine)
+            staging.publish(OUTPUTS)
     finally:
         progress.close()
-    summary = summarise(
-        world.log.rows,
-        engine=engine,
-        provenance=provenance(world, config),
-        slo=config["slo"],
-        prices=prices_of(world, config["cost"]),
-        duration_s=duration,
-        servers=len(world.runtime.servers),
-        decisions_hash=world.log.decisions_hash(),
-    )
-    write_run(config, folder, world, summary)
-    return world
-
-
-def write_run(config: Mapping[str, Any], folder: Path, world: World, summary: dict[str, Any]) -> None:
-    """The run folder: tables, summary, config, and what else was asked for.
-
-    Files are made in a folder beside it and moved at the end, so an interrupted run leaves nothing incomplete.
-    """
-    created = next((parent for parent in reversed([folder, *folder.parents]) if not parent.exists()), None)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with TemporaryDirectory(prefix=".airi-", dir=folder) as staging:
-            _write_files(config, Path(staging), world, summary)
-            for name in OUTPUTS:  # what an earlier run left here is not about this one
-                (folder / name).unlink(missing_ok=True)
-            for file in sorted(Path(staging).iterdir()):
-                file.replace(folder / file.name)
-    except BaseException:
-        if created is not None:
-            shutil.rmtree(created, ignore_errors=True)
-        raise
+        staging.discard()
     if config["results"]["report"]:
         from airi_sim.workbench.reports import report_run
 
         report_run(folder)
+    return world
 
 
-def _write_files(config: Mapping[str, Any], folder: Path, world: World, summary: dict[str, Any]) -> None:
-    if config["results"]["tables"]:
-        write_tables(world.log.rows, folder, world.backend.source)
-        write_measurements(world.backend, folder)
-    OmegaConf.save(OmegaConf.create(dict(config)), folder / "config.yaml")
-    write_summary(folder, summary)
+def tenant_weights(world: World) -> Mapping[str, float] | None:
+    """What each tenant's share of service is measured against: the weights of the first queue that has some."""
+    weights = (plan.policies["queue"].get("weights") for plan in world.plans)
+    return next((named for named in weights if named), None)
+
+
+@contextmanager
+def recording(config: Mapping[str, Any], world: World, staging: Staging, stream: bool) -> Iterator[Recorder]:
+    """The recorder of a run. What a long run finished before it failed is kept, and said."""
+    recorder = Recorder(world.log, world.backend.source, staging.path)
+    world.log.sink = recorder if stream else None
+    try:
+        yield recorder
+    except BaseException:
+        if recorder.spilled:
+            finished = len(recorder.close()["requests"])
+            _write_config(config, staging.path())
+            place = staging.keep(PARTIAL)
+            print(f"the run failed; the rows of {finished:,} requests that were over are in {place}", file=sys.stderr)
+        raise
+
+
+def _simulate(config: Mapping[str, Any], world: World, recorder: Recorder) -> dict[str, Any]:
+    """Run the world; what it took. Writing rows is no part of the loop."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    with blaming(config):
+        duration = world.driver.run(iter(world.workload))
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return {"cpu_s": cpu - recorder.cpu_s, "wall_s": wall, "events": world.driver.events, "duration_s": duration}
+
+
+def _write_files(
+    config: Mapping[str, Any], staging: Staging, world: World, recorder: Recorder, engine: dict[str, Any]
+) -> None:
+    """The run folder: tables, summary, config, and what else was asked for."""
+    tables = recorder.close()
+    folder = staging.path()
+    summary = summarise(
+        tables,
+        duration_s=engine.pop("duration_s"),
+        engine=engine,
+        provenance=provenance(world, config, tables["requests"]),
+        slo=config["slo"],
+        prices=prices_of(world, config["cost"]),
+        weights=tenant_weights(world),
+        servers=sum(plan.deployment.replicas for plan in world.plans),
+        decisions_hash=world.log.decisions_hash(),
+    )
+    summary = clean(doubted(world, summary, tables, config["hardware"]["strict"]))
     if config["results"]["timeline"]:
         from airi_sim.results.timeline import write_timeline
 
-        write_timeline(world.log.rows, folder / "timeline.json.gz")
+        write_timeline(tables, folder / "timeline.json.gz")
+    if config["results"]["tables"]:
+        recorder.write()
+        write_measurements(world.backend, folder)
+    else:
+        recorder.drop()
+    _write_config(config, folder)
+    summary["engine"]["peak_rss_mb"] = peak_rss_mb()
+    write_summary(folder, summary)
+
+
+def _write_config(config: Mapping[str, Any], folder: Path) -> None:
+    OmegaConf.save(OmegaConf.create(dict(config)), folder / "config.yaml")
 
 
 def check_folder(folder: Path) -> None:
@@ -116,24 +152,24 @@ def check_folder(folder: Path) -> None:
         ) from None
 
 
-def _engine(world: World, cpu_s: float, wall_s: float) -> dict[str, Any]:
+def peak_rss_mb() -> float:
+    """The most memory this process has held. Linux tells it of this program alone; elsewhere, and by getrusage, the
+    process it was forked from counts too."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {
-        "cpu_s": cpu_s,
-        "wall_s": wall_s,
-        "events": world.driver.events,
-        "peak_rss_mb": peak / (1 << 20 if sys.platform == "darwin" else 1 << 10),
-    }
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
-def provenance(world: World, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the figures come from, and what should make one doubt them."""
+def provenance(world: World, config: Mapping[str, Any], requests: Any) -> dict[str, Any]:
+    """Where the figures come from, and what should make one doubt them; `requests` is their table."""
     accelerator = world.generate.deployment.accelerator
-    calibrated = world.backend.source == "torch" or getattr(accelerator, "profile", None) is not None
+    calibrated = world.backend.source == "torch" or getattr(accelerator, "confidence", "") == "measured"
     warnings = [*world.warnings, *getattr(world.workload, "warnings", [])]
     for executor in world.driver.executors[:1]:
         warnings += getattr(getattr(executor, "cost", None), "notes", ())
-    warnings += outcomes(world.log.requests)
+    warnings += outcomes(Columns("requests", requests))
     return {
         "version": __version__,
         "git": git_commit(),
@@ -144,16 +180,17 @@ def provenance(world: World, config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def outcomes(requests: Sequence[Sequence[Any]]) -> list[str]:
+def outcomes(requests: Columns) -> list[str]:
     """What did not go as the workload said: a sentence each for requests cut short and requests turned away."""
     found = []
-    long = sum(1 for row in requests if row[-1] == "length")
+    status, reason = requests.texts("status"), requests.texts("reason")
+    long = int((reason == "length").sum())
     if long:
         found.append(f"{long} requests were cut short by the length limit (reason 'length' in requests.parquet).")
-    for status in ("rejected", "failed"):
-        reasons = [row[-1] for row in requests if row[-2] == status]
-        if reasons:
-            found.append(f"{len(reasons)} requests were {status}, the first because: {reasons[0]} (requests.parquet).")
+    for name in ("rejected", "failed"):
+        reasons = reason[status == name]
+        if len(reasons):
+            found.append(f"{len(reasons)} requests were {name}, the first because: {reasons[0]} (requests.parquet).")
     return found
 
 

@@ -51,12 +51,17 @@ def locate(target: Any, what: str) -> Any:
         hint = "; the working directory is importable" if isinstance(error, ModuleNotFoundError) else ""
         raise BadInput(f"{what}: '{target}' cannot be imported ({told(error)}){hint}.") from error
     if not hasattr(holder, name):
-        public = [n for n, value in vars(holder).items() if isclass(value) and value.__module__ == module]
+        public = [n for n, value in vars(holder).items() if isclass(value) and _is_of(value, module)]
         raise unknown(f"class in {module} for {what}", name, public or ["(none)"])
     found = getattr(holder, name)
     if not callable(found):
         raise BadInput(f"{what}: '{target}' is neither a class nor a function.")
     return found
+
+
+def _is_of(value: type, module: str) -> bool:
+    """Whether a class was made in a module, or in a part of that package."""
+    return f"{value.__module__}.".startswith(f"{module}.")
 
 
 def told(error: BaseException) -> str:

@@ -18,6 +18,7 @@ METHODS = {
     "queue": ("push", "requeue", "peek", "pop", "__len__"),
     "batcher": ("form",),
     "evictor": ("victim",),
+    "cache": ("victims",),
     "admission": ("admit",),
     "fault": ("lost",),
     "model_router": ("choose",),
@@ -25,16 +26,18 @@ METHODS = {
 """What a policy of each kind must be able to do; the signatures are in core.protocols."""
 
 TAKES: dict[str, dict[str, tuple[str, ...]]] = {
-    "router": {"route": ("job", "view", "now")},
+    "router": {"route": ("job", "view", "now"), "over": ("job", "tokens_out", "now")},
     "queue": {
         "push": ("job", "now"), "requeue": ("job", "now"), "peek": ("now",), "pop": ("now",), "remove": ("job", "now"),
         "stable": ("now", "decoding"), "serve": ("decoding", "passes"),
+        "over": ("job", "tokens_out", "now"), "contest": ("draft", "now"), "overtakes": ("draft", "job", "now"),
     },
     "batcher": {"form": ("draft", "queue", "now"), "stable": ("draft", "queue", "now")},
     "evictor": {"victim": ("running", "now")},
-    "admission": {"admit": ("job", "view", "now")},
+    "cache": {"victims": ("idle", "n"), "use": ("prompt", "places"), "free": ("units",)},
+    "admission": {"admit": ("job", "view", "now"), "over": ("job", "tokens_out", "now")},
     "fault": {"lost": ("job", "attempt", "now")},
-    "model_router": {"choose": ("job", "pools", "now")},
+    "model_router": {"choose": ("job", "pools", "now"), "over": ("job", "tokens_out", "now")},
 }  # fmt: skip
 """What these methods, and optional ones, are called with; always by position."""
 
@@ -100,8 +103,9 @@ def _takes(method: Any, names: tuple[str, ...]) -> bool:
 
 def policy_node(kind: str, chosen: Any, default: Mapping[str, Any], seed: int) -> Mapping[str, Any]:
     """The node of a policy in a pool: a name of the group, a node with a `_target_`, or the default."""
-    if chosen is None:
-        return default
+    node = default if chosen is None else chosen
     if isinstance(chosen, str):
-        return group_node(f"policy/{kind}", chosen, seed)
-    return chosen  # maker() says what is wrong with anything else
+        node = group_node(f"policy/{kind}", chosen, seed)
+    if isinstance(node, Mapping) and isinstance(node.get("predictor"), str):  # a part that is a choice itself
+        return {**node, "predictor": group_node("predictor", node["predictor"], seed)}
+    return node  # maker() says what is wrong with anything else

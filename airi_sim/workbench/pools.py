@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from airi_sim.core.errors import BadInput, unknown
@@ -25,6 +25,7 @@ class PoolPlan:
     deployment: Deployment
     server: dict[str, Any]
     policies: dict[str, Mapping[str, Any]]
+    role: str = "both"
     room: int = 0
     """KV blocks that the memory of the accelerator leaves; 0 where that is not known."""
 
@@ -76,7 +77,7 @@ def _plan(key: str, pool: Mapping[str, Any], config: Mapping[str, Any], hash_blo
     server = {**config["server"], **(pool.get("server") or {})}
     check_server(f"{key}.server" if pool.get("server") else "server", server)
     model = _part(config, pool, "model") if kind != "search" else None
-    accelerator, serving = _part(config, pool, "accelerator"), instantiate(config["serving"], "serving")
+    accelerator, serving = _accelerator(config, pool), instantiate(config["serving"], "serving")
     tp = pool.get("tp", 1)
     precision = config["backend"]["precision"] if measured else config["precision"]
     blocks, room = server["kv_blocks"] or 0, 0
@@ -91,7 +92,17 @@ def _plan(key: str, pool: Mapping[str, Any], config: Mapping[str, Any], hash_blo
         server["block_size"], blocks, server["max_num_seqs"], server["max_num_batched_tokens"],
         server["prefix_caching"], hash_block, dict(pool.get("service") or {}),
     )  # fmt: skip
-    return PoolPlan(deployment, server, _policies(key, pool.get("policy") or {}, config), room)
+    policies = _policies(key, pool.get("policy") or {}, config)
+    return PoolPlan(deployment, server, policies, pool.get("role", "both"), room)
+
+
+def _accelerator(config: Mapping[str, Any], pool: Mapping[str, Any]) -> Any:
+    """The accelerator of a pool, in the node that the pool names instead of its usual one."""
+    accelerator, chosen = _part(config, pool, "accelerator"), pool.get("node")
+    if chosen is None:
+        return accelerator
+    node = instantiate(group_node("node", chosen, config["seed"]) if isinstance(chosen, str) else chosen, "pool.node")
+    return replace(accelerator, node=node)
 
 
 def _part(config: Mapping[str, Any], pool: Mapping[str, Any], group: str) -> Any:

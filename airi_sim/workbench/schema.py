@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -30,6 +31,14 @@ def _all(values: Any, test: Callable[[Any], bool]) -> bool:
     return isinstance(values, list | ListConfig) and len(values) > 0 and all(test(v) for v in values)
 
 
+def _intensity(v: Any) -> bool:
+    """One number, or steps in time."""
+    if _number(v):
+        return bool(v >= 0)
+    steps = _all(v, lambda step: _all(step, lambda x: _number(x) and x >= 0) and len(step) == 2)
+    return steps and v[0][0] == 0 and all(a[0] < b[0] for a, b in pairwise(v))
+
+
 def or_null(rule: Rule) -> Rule:
     """The same rule for a key that may be left out."""
     test, wanted = rule
@@ -45,6 +54,9 @@ POSITIVE: Rule = (lambda v: _number(v) and v > 0, "seconds above 0")
 MAPPING: Rule = (lambda v: isinstance(v, Mapping | DictConfig), "a mapping {key: value}")
 PRECISION: Rule = (lambda v: v in BYTES if isinstance(v, str) else False, f"one of {', '.join(sorted(BYTES))}")
 
+ROLES = ("both", "prefill", "decode")
+"""What a pool does with a job: all of it, its prompt, or what comes after it."""
+
 POOL: dict[str, Rule] = {
     "kind": TEXT,
     "model": or_null((lambda v: isinstance(v, str) or _node(v), "a name of conf/model, or a mapping with a _target_")),
@@ -54,8 +66,8 @@ POOL: dict[str, Rule] = {
     "replicas": (lambda v: _whole(v, 1) and v <= MOST_REPLICAS, f"a whole number from 1 to {MOST_REPLICAS:,}"),
     "tp": FROM_1,
     "pp": (lambda v: _whole(v, 1) and v == 1, "1 (pipeline stages are not modelled yet)"),
-    "role": (lambda v: v == "both", "'both' (separate prefill and decode pools are not modelled yet)"),
-    "node": (lambda v: v is None, "null (nodes are not modelled yet)"),
+    "role": (lambda v: v in ROLES, f"one of {', '.join(ROLES)}"),
+    "node": or_null((lambda v: isinstance(v, str) or _node(v), "a name of conf/node, or a mapping with a _target_")),
     "server": or_null(MAPPING),
     "policy": or_null(MAPPING),
     "service": or_null(MAPPING),
@@ -89,8 +101,10 @@ KEYS: dict[str, Rule] = {
     "slo.ttft_s": or_null(POSITIVE),
     "slo.tpot_s": or_null(POSITIVE),
     "slo.e2e_s": or_null(POSITIVE),
+    "transfer.together": FLAG,
+    "transfer.layerwise": FLAG,
     "cost.pue": (lambda v: _number(v) and v >= 1, "a number from 1"),
-    "cost.gco2_per_kwh": or_null((lambda v: _number(v) and v >= 0, "a number from 0")),
+    "cost.gco2_per_kwh": or_null((lambda v: _intensity(v), "a number from 0, or [[seconds, g/kWh], ...] from 0 s on")),
     "results.tables": FLAG,
     "results.report": FLAG,
     "results.timeline": FLAG,
@@ -99,10 +113,19 @@ KEYS: dict[str, Rule] = {
     "calibrate.samples": FROM_1,
     "calibrate.seconds": POSITIVE,
     "calibrate.path": or_null(TEXT),
+    "calibrate.ops": or_null((lambda v: isinstance(v, str) or _all(v, lambda x: isinstance(x, str)), "a path or paths")),
+    "calibrate.device": or_null(TEXT),
+    "calibrate.table": FLAG,
+    "hardware.strict": FLAG,
     "study.loads": (lambda v: _all(v, lambda x: _number(x) and x > 0), "a list of numbers above 0"),
     "study.seeds": (lambda v: _all(v, lambda x: _whole(x, 0)), "a list of whole numbers from 0"),
-    "bench.traces": (lambda v: _all(v, lambda x: isinstance(x, str)), "a list of names"),
+    "bench.cases": (
+        lambda v: isinstance(v, str) or _all(v, lambda x: isinstance(x, str)),
+        "the name of a set, or a list of cases",
+    ),
     "bench.repeat": FROM_1,
+    "bench.yardstick": or_null(TEXT),
+    "bench.dynamo": or_null(TEXT),
     "workload.concurrency": or_null(FROM_1),
 }
 """Keys outside pools and servers."""

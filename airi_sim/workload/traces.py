@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from itertools import islice
+from itertools import count, islice, repeat
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,9 @@ class Trace:
     proportion; where that is less than one token they are dropped, with a warning. `program` runs the rows that name
     none.
 
-    The file is read and checked at construction, into columns of 24 bytes a row; requests are made as they are
-    consumed. `warnings` says what had to be changed, `extras` holds keys of our format that nobody knows, by request
-    id. Rows with 0 tokens count as 1; BurstGPT rows without response tokens are failures and are left out.
+    The file is read and checked at construction, into columns of 32 bytes a row and 8 a prefix id; requests are made as
+    they are consumed. `warnings` says what had to be changed, `extras` holds keys of our format that nobody knows, by
+    request id. Rows with 0 tokens count as 1; BurstGPT rows without response tokens are failures and are left out.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Trace:
         self.warnings: list[str] = []
         self.extras: dict[int, dict[str, Any]] = {}
         self._failed = 0
-        self._prefixes: dict[int, tuple[int, ...]] = {}
+        self._ids, self._ends = array("q"), array("q", [0])
         self._labels: dict[int, dict[str, Any]] = {}
         self._load()
 
@@ -98,15 +99,30 @@ class Trace:
         for first in range(0, len(self), CHUNK):
             part = slice(first, first + CHUNK)
             rows = self._order[part].tolist()
-            columns = (self._seconds[part].tolist(), self._inputs[part].tolist(), self._outputs[part].tolist())
-            for number, (row, seconds, tokens, output) in enumerate(zip(rows, *columns, strict=True), first):
-                yield Item(self._request(number, row, seconds, tokens), output)
+            seconds, tokens, outputs = (
+                column[part].tolist() for column in (self._seconds, self._inputs, self._outputs)
+            )
+            requests: Iterable[Request] = map(
+                Request, count(first), seconds, tokens, repeat(0), repeat("default"), repeat(""), repeat(""),
+                repeat(self.program), repeat(0), repeat(inf), repeat(""), self._prefixes(rows, tokens),
+            )  # fmt: skip
+            if self._labels:
+                requests = map(self._labelled, requests, rows)
+            yield from map(Item, requests, outputs)
 
-    def _request(self, number: int, row: int, seconds: float, tokens: int) -> Request:
-        prefix = self._prefixes.get(row, ())
-        request = Request(number, seconds, tokens, program=self.program, prefix=prefix)
+    def _prefixes(self, rows: list[int], tokens: list[int]) -> Iterable[tuple[int, ...]]:
+        """The prefix ids of rows of the file, none beyond the end of a scaled or capped prompt."""
+        if not self._ids:
+            return repeat(())
+        ids, ends, block = self._ids, self._ends, self.hash_block
+        return (
+            tuple(ids[ends[row] : min(ends[row + 1], ends[row] - (-size // block))])
+            for row, size in zip(rows, tokens, strict=True)
+        )
+
+    def _labelled(self, request: Request, row: int) -> Request:
         for field, value in self._labels.get(row, {}).items():
-            setattr(request, field, seconds + value if field == "deadline" else value)
+            setattr(request, field, request.arrival + value if field == "deadline" else value)
         return request
 
     def _rows(self) -> Iterator[Row]:
@@ -132,8 +148,8 @@ class Trace:
             inputs.append(row.tokens)
             outputs.append(row.output)
             block = block or row.hash_block
-            if row.prefix:
-                self._prefixes[index] = row.prefix
+            self._ids.extend(row.prefix)
+            self._ends.append(len(self._ids))
             if row.labels:
                 self._labels[index] = row.labels
             if row.extras:
@@ -172,12 +188,12 @@ class Trace:
         return lengths.clip(1, most)
 
     def _fit_prefixes(self) -> None:
-        """Let the ids stand for scaled tokens, and cut those beyond the end of a scaled or capped prompt."""
-        if not self._prefixes or (self.scale.input == 1.0 and self.scale.max_input is None):
+        """Let the ids stand for scaled tokens."""
+        if not self._ids or self.scale.input == 1.0:
             return
         exact = self.hash_block * self.scale.input
         if exact < 1:
-            self._prefixes = {}
+            self._ids = array("q")
             self._warn(
                 f"shared prefixes were dropped, since scale.input={self.scale.input:g} makes a prefix id less than "
                 f"one token; use at least 1/{self.hash_block} to keep them"
@@ -189,9 +205,6 @@ class Trace:
                 f"a prefix id stands for {exact:g} tokens after scaling, taken as {self.hash_block}, so shared "
                 "prefixes are that much off in length"
             )
-        for row, tokens in zip(self._order.tolist(), self._inputs.tolist(), strict=True):
-            if row in self._prefixes:
-                self._prefixes[row] = self._prefixes[row][: -(-tokens // self.hash_block)]
 
     def _warn(self, what: str) -> None:
         self.warnings.append(f"{self.path.name}: {what}.")

@@ -9,13 +9,14 @@ from omegaconf import OmegaConf
 
 from airi_sim.core.types import Plan
 from airi_sim.hardware.deployment import Deployment
+from airi_sim.workbench.paths import choice
 
 CONF = Path(__file__).parents[2] / "conf"
 
 
 @cache
 def load(group: str, name: str) -> Any:
-    return instantiate(OmegaConf.load(CONF / group / f"{name}.yaml"))
+    return instantiate(OmegaConf.create(choice(group, name)))
 
 
 def deployment(model="llama-3.1-8b", accelerator="h100-sxm", serving="vllm", **more) -> Deployment:

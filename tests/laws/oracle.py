@@ -8,6 +8,7 @@ scanned. It is slow on purpose.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf, nextafter
 from typing import Any
 
 from airi_sim.core.types import Call, Item
@@ -33,16 +34,18 @@ class Replica:
     def __init__(self, setup: Setup, lengths: dict[int, int]) -> None:
         self.setup, self.lengths = setup, lengths
         self.queue, self.batcher, self.evictor = setup.queue(), setup.batcher(), setup.evictor()
-        self.total = setup.blocks
+        self.total, self.block = setup.blocks, setup.block
         self.held: dict[int, Held] = {}
         self.out: dict[int, int] = {}
         self.stamp: dict[Any, int] = {}
         self.users: dict[Any, int] = {}
         self.clock = self.passes = self.preemptions = 0
         self.end: float | None = None
+        self.wake = inf
         self.first: dict[int, float] = {}
         self.finish: dict[int, float] = {}
         self.hits = 0
+        self.choices: list[tuple[int, int, str]] = []
 
     # memory, counted from scratch each time
     @property
@@ -83,6 +86,9 @@ class Replica:
 
     def attained(self, job: Any) -> int:
         return self.out.get(job.id, 0)
+
+    def filled(self, job: Any) -> int:
+        return self.held[job.id].done if job.id in self.held else 0
 
     def decode(self, now: float) -> None:
         self.decoded = True
@@ -161,6 +167,7 @@ class Replica:
         h = self.held.pop(job.id)
         self.preempted = True
         self.preemptions += 1
+        self.victims.append(job.id)
         if h.drafted:
             self.budget += h.drafted
         self._release(h)
@@ -177,18 +184,31 @@ class Replica:
 
     # one pass
     def plan(self, now: float) -> float | None:
+        self.wake = inf
         if not self.held and not len(self.queue):
             return None
         while True:
             self.budget, self.kept, self.closed, self.preempted, self.decoded = self.setup.limit, 0, False, False, False
+            self.victims: list[int] = []
             for h in self.held.values():
                 h.drafted = 0
             self.batcher.form(self, self.queue, now)
             self._make_room()
             if any(h.drafted for h in self.held.values()):
+                self._note()
                 return now + self._seconds(self.setup.cost)
             if not self.preempted:
+                if not self.batcher.greedy:
+                    self.wake = self.batcher.stable(self, self.queue, now).until
+                if len(self.queue) and self.queue.peek(now) is None:  # all are held back
+                    self.wake = min(self.wake, nextafter(self.queue.stable(now, {}).until, inf))
                 return None
+
+    def _note(self) -> None:
+        """Write down what this pass does: chunks of prompts, evictions."""
+        chunks = [(h.job.id, f"chunk {h.drafted}") for h in self.held.values() if h.drafted and not h.decoding]
+        chosen = [*chunks, *[(i, "preempt") for i in self.victims]]
+        self.choices += [(self.passes, *choice) for choice in sorted(chosen)]
 
     def _seconds(self, cost: Line) -> float:
         new = context = pairs = 0
@@ -220,6 +240,8 @@ class Replica:
                 self.finish[h.job.request] = now
                 del self.held[h.job.id]
                 self._release(h)
+                if hasattr(self.queue, "over"):
+                    self.queue.over(h.job, self.out[h.job.id], now)
 
     def _first_token(self, h: Held, now: float) -> None:
         h.decoding = True
@@ -236,7 +258,7 @@ class OneReplica:
     """The view of a control plane that knows nothing."""
 
     def __init__(self, n: int) -> None:
-        self.n = n
+        self.n, self.block = n, 16
 
     def column(self, name: str, now: float) -> list[int]:
         return [1] * self.n
@@ -249,15 +271,17 @@ def run(setup: Setup) -> tuple[dict[int, tuple[float, float]], list[Replica]]:
     router, view = setup.router(), OneReplica(setup.replicas)
     todo = list(setup.items)
     while True:
-        at = min((r.end for r in replicas if r.end is not None), default=None)
-        if todo and (at is None or todo[0].request.arrival < at):
+        at = min(r.wake if r.end is None else r.end for r in replicas)
+        if todo and todo[0].request.arrival < at:
             arrive(todo.pop(0), router, view, replicas)
-        elif at is None:
+        elif at == inf:
             break
         else:
             for r in replicas:
                 if r.end == at:
                     r.commit(at)
+                    r.end = r.plan(at)
+                elif r.end is None and r.wake == at:
                     r.end = r.plan(at)
     first = {i: t for r in replicas for i, t in r.first.items()}
     finish = {i: t for r in replicas for i, t in r.finish.items()}

@@ -77,6 +77,7 @@ def test_live_columns_are_the_state_of_the_servers_at_any_moment(blocks: int) ->
             "waiting": len(waiting), "running": len(server.running), "outstanding": len(server.jobs),
             "queued_tokens": sum(job.tokens for job in waiting), "kv_used_blocks": server.kv_used(now), "up": 1,
             "inflight_tokens": sum(job.prompt for job in server.jobs.values()), "kv_total_blocks": blocks,
+            "sent": 0,
         }  # fmt: skip
         assert {name: board.column(name, now)[0] for name in COLUMNS} == truth
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from airi_sim.core.log import Log
@@ -65,7 +66,7 @@ def workload(
     seed: int, n: int, rate: float, longest: int, output: int, tenants: int = 3, groups: int = 0
 ) -> list[Item]:
     """n requests with exponential gaps; with `groups`, prompts of a group begin alike (hash blocks of 16)."""
-    draw = random.Random(seed)
+    draw, more = random.Random(seed), random.Random(-1 - seed)
     items, at = [], 0.0
     for i in range(n):
         at += draw.expovariate(rate)
@@ -77,7 +78,8 @@ def workload(
         )
         request = Request(
             i, at, tokens, tenant=f"t{draw.randrange(tenants)}", priority=draw.randrange(3),
-            prefix=prefix if groups else (),
+            prefix=prefix if groups else (), session=f"s{more.randrange(8)}",
+            deadline=at + more.choice([inf, more.uniform(0.1, 5.0)]),
         )  # fmt: skip
         items.append(Item(request, draw.randint(1, output)))
     return items

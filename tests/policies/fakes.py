@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from math import inf
 
 from airi_sim.core.types import Call, Job, Request
+from airi_sim.runtime.view import COLUMNS
 
 
 def job(
@@ -25,14 +26,24 @@ def job(
 
 
 class Columns:
-    """A View: `outstanding` and `up` as given (by default all up)."""
+    """A View: columns as given, `up` by default all up, other ones 0; `matched` tokens by replica."""
 
-    def __init__(self, outstanding: Sequence[int], up: Sequence[int] | None = None) -> None:
+    block = 16
+
+    def __init__(
+        self,
+        outstanding: Sequence[int],
+        up: Sequence[int] | None = None,
+        matched: Sequence[int] = (),
+        **more: Sequence[int],
+    ) -> None:
         self.n = len(outstanding)
-        self.columns = {"outstanding": array("q", outstanding), "up": array("q", up or [1] * self.n)}
+        self.columns = {name: array("q", more.get(name, [0] * self.n)) for name in COLUMNS}
+        self.columns |= {"outstanding": array("q", outstanding), "up": array("q", up or [1] * self.n)}
+        self.tokens = list(matched) or [0] * self.n
 
     def column(self, name: str, now: float) -> Sequence[int]:
         return self.columns[name]
 
     def matched(self, replica: int, job: Job) -> int:
-        return 0
+        return self.tokens[replica]

@@ -13,7 +13,7 @@ import torch
 from airi_sim.core.errors import BadInput
 from airi_sim.core.protocols import Executor
 from real_backend.backend import CPU_KV_BYTES, TorchBackend
-from tests.real_backend.world import LLAMA, POOL, Fixed
+from tests.real_backend.world import LLAMA, POOL, Fixed, llama
 
 pytestmark = pytest.mark.real
 Make = Callable[..., TorchBackend]
@@ -42,7 +42,7 @@ def test_pools_it_cannot_run_are_refused(make_backend: Make) -> None:
         (replace(POOL, kind="train"), "kind of pool"),
         (replace(POOL, model=None), "needs a model"),
         (replace(POOL, kv_blocks=0), r"server\.kv_blocks"),
-        (replace(POOL, model=replace(LLAMA, experts=4)), "routed experts"),
+        (replace(POOL, model=llama(experts=4)), "routed experts"),
     ):
         with pytest.raises(BadInput, match=message):
             backend.executor(pool, 0, Fixed())
@@ -63,7 +63,7 @@ def test_default_memory_is_shared_and_no_more_than_useful(make_backend: Make) ->
     backend = make_backend()
     blocks = backend.default_kv_blocks(POOL)
     assert blocks == POOL.max_num_seqs * LLAMA.max_len // POOL.block_size
-    big = replace(POOL, model=replace(LLAMA, layers=32, kv_heads=8, heads=8, head_dim=128, max_len=1 << 20))
+    big = replace(POOL, model=llama(layers=32, kv_heads=8, heads=8, head_dim=128, max_len=1 << 20))
     each = 32 * POOL.block_size * 2 * 8 * 128 * 4
     assert backend.default_kv_blocks(big) * each <= CPU_KV_BYTES
     assert backend.default_kv_blocks(replace(big, replicas=4)) <= backend.default_kv_blocks(big) // 4 + 1

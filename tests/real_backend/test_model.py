@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import warnings
 from array import array
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from airi_sim.core.errors import BadInput
 from airi_sim.models.spec import ModelSpec
+from airi_sim.models.vision import Vision
 from real_backend import model as models
 from real_backend import weights
 from real_backend.attention import PagedAttention
@@ -21,7 +22,7 @@ from real_backend.batch import Segment, arrange, pack
 from real_backend.kv import PagedKV
 from real_backend.linear import Packed, Plain, packing_works
 from tests.real_backend.reference import logits as reference_logits
-from tests.real_backend.world import LLAMA, QWEN2, QWEN3, SPECS
+from tests.real_backend.world import LLAMA, QWEN2, QWEN3, SPECS, llama
 
 pytestmark = pytest.mark.real
 SIZE = 4
@@ -110,10 +111,16 @@ def test_drawn_tensors_are_all_parameters(spec: ModelSpec) -> None:
     assert sum(tensor.numel() for tensor in weights.draw(spec).values()) == spec.parameters
 
 
-@pytest.mark.parametrize("change", [{"experts": 4}, {"kv_rank": 8}, {"window": 64}])
-def test_other_architectures_are_refused(change: dict[str, int]) -> None:
+OTHERS: list[dict[str, Any]] = [
+    {"experts": 4}, {"kv_rank": 8}, {"window": 64}, {"gated": False}, {"bias": True}, {"gate": True}, {"sinks": True},
+    {"qk_norm": "whole"}, {"positions": 64}, {"hidden": 32}, {"vision": Vision(1, 8, 1, 8)},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", OTHERS, ids=lambda change: next(iter(change)))
+def test_other_architectures_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match="torch backend cannot run"):
-        models.check(replace(LLAMA, **change))
+        models.check(llama(**change))
 
 
 def test_packed_products_are_plain_products() -> None:
@@ -186,9 +193,9 @@ def test_safetensors_of_the_library_are_read(tmp_path: Path) -> None:
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "model.safetensors", weights.draw(LLAMA))
     with pytest.raises(BadInput, match="q_norm"):
-        weights.read(replace(LLAMA, qk_norm=True), tmp_path)
+        weights.read(llama(qk_norm="head"), tmp_path)
     with pytest.raises(BadInput, match="shape"):
-        weights.read(replace(LLAMA, ffn=32), tmp_path)
+        weights.read(llama(ffn=32), tmp_path)
     with pytest.raises(BadInput, match="no weights"):
         weights.read(LLAMA, tmp_path / "absent")
 

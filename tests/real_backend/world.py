@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 from airi_sim.core.types import Call, Job, Outcome, Plan, Request, Row
 from airi_sim.hardware.deployment import Deployment
+from airi_sim.models.layers import Attention, LayerKind, Mlp
 from airi_sim.models.spec import ModelSpec
 from real_backend.executor import TorchExecutor
 
-LLAMA = ModelSpec("llama", hidden=64, layers=2, heads=4, kv_heads=2, head_dim=16, ffn=96, vocab=128, max_len=256)
-QWEN2 = replace(LLAMA, name="qwen2", qkv_bias=True, tied=True, rope_theta=1e6, rms_eps=1e-6)
-QWEN3 = replace(LLAMA, name="qwen3", qk_norm=True, head_dim=32, tied=True, rms_eps=1e-6)
-BIASED = replace(LLAMA, name="biased", qkv_bias=True, out_bias=True, kv_heads=4)
+
+def llama(name: str = "llama", **changes: Any) -> ModelSpec:
+    """A small Llama, or one with other fields of its attention, its MLP or itself."""
+    attention = {"heads": 4, "kv_heads": 2, "head_dim": 16} | _taken(Attention, changes)
+    layer = LayerKind(changes.pop("layers", 2), Attention(**attention), Mlp(**{"ffn": 96} | _taken(Mlp, changes)), 128)
+    return ModelSpec(name, kinds=(layer,), **{"hidden": 64, "vocab": 128, "max_len": 256} | changes)
+
+
+def _taken(kind: type, changes: dict[str, Any]) -> dict[str, Any]:
+    return {field.name: changes.pop(field.name) for field in fields(kind) if field.name in changes}
+
+
+LLAMA = llama()
+QWEN2 = llama("qwen2", qkv_bias=True, tied=True, rope_theta=1e6, rms_eps=1e-6)
+QWEN3 = llama("qwen3", qk_norm="head", head_dim=32, tied=True, rms_eps=1e-6)
+BIASED = llama("biased", qkv_bias=True, out_bias=True, kv_heads=4)
 SPECS = (LLAMA, QWEN2, QWEN3, BIASED)
 
 POOL = Deployment("default", "generate", LLAMA, block_size=4, kv_blocks=64, max_num_seqs=8, max_num_batched_tokens=64)

@@ -107,11 +107,13 @@ def test_plans_in_flight_at_once_count_once():
 
 
 def test_cost_needs_prices():
-    assert told()["cost"] == {"usd": None, "joules": None, "gco2": None}
+    assert set(told()["cost"].values()) == {None}
     price = {"usd_per_hour": 3.6, "idle_watts": 100, "busy_watts": 300, "pue": 1.5, "gco2_per_kwh": 360}
     joules = 1.5 * (100 * 6 + 200 * 4.5)
     found = told(prices={"p/0": price})["cost"]
-    assert found == pytest.approx({"usd": 0.006, "joules": joules, "gco2": joules / 10_000})
+    bill = {"usd": 0.006, "joules": joules, "gco2": joules / 10_000, "idle_joules": 1.5 * 100 * 6}
+    per_mtok = {f"{name}_per_mtok": bill[name] / 4 * 1e6 for name in ("usd", "joules")}
+    assert found == pytest.approx(bill | per_mtok)
     with pytest.raises(BadInput, match="unknown price"):
         told(prices={"p/0": {"usd": 1}})
 
@@ -119,7 +121,8 @@ def test_cost_needs_prices():
 def test_every_server_costs_what_its_own_list_says():
     dear, cheap = {"usd_per_hour": 3600.0, "idle_watts": 50, "busy_watts": 90}, {"usd_per_hour": 360.0}
     found = told(prices={"p/0": dear, "p/1": cheap}, duration_s=10.0)["cost"]
-    assert found == {"usd": pytest.approx(10 + 1), "joules": None, "gco2": None}
+    assert found["usd"] == pytest.approx(10 + 1)
+    assert (found["joules"], found["gco2"], found["joules_per_mtok"]) == (None, None, None)
     idle = told(prices={"p/0": dear, "p/1": dear}, duration_s=10.0)["cost"]
     assert idle["joules"] == pytest.approx(2 * 50 * 10 + 40 * 4.5)
     assert told(prices={"p/1": cheap})["cost"]["usd"] is None, "a server that ran has no price"

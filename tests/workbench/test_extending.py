@@ -19,7 +19,7 @@ COMMANDS = [line for block in BASH for line in block.replace("\\\n", " ").splitl
 
 def test_there_are_files_and_commands() -> None:
     assert set(FILES) == {"my_queue.py", "my_policies.py", "my_programs.py", "my_trace.py", "my_cost.py"}
-    assert len(COMMANDS) == 6 and all(command.startswith("airi run ") for command in COMMANDS)
+    assert len(COMMANDS) == 7 and all(command.startswith("airi run ") for command in COMMANDS)
 
 
 @pytest.mark.parametrize(

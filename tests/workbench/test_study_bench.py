@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,17 +58,57 @@ def test_a_study_that_cannot_be_says_why(
     assert not folder.exists()
 
 
-def test_bench_reports_every_trace_and_judges_no_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["bench", "bench.traces=[W3]", "bench.repeat=1", f"data.dir={tmp_path}", f"hydra.run.dir={tmp_path / 'b'}"]
-    assert main(words) == 0
-    row = json.loads((tmp_path / "b" / "bench.json").read_text())[0]
-    assert row["source"] == "generated"
-    assert row["finished"] == row["requests"] == 2000
-    assert row["cpu_s"] > 0
-    assert json.loads((tmp_path / "b" / "checks.json").read_text())[0]["passed"]
-    assert "W3" in capsys.readouterr().out
+def bench(folder: Path, *words: str) -> tuple[int, list[dict[str, Any]]]:
+    code = main(["bench", "bench.repeat=1", f"data.dir={folder}", f"hydra.run.dir={folder / 'b'}", *words])
+    return code, json.loads((folder / "b" / "bench.json").read_text())
 
 
-def test_bench_knows_its_traces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "bench.traces=[W9]", f"hydra.run.dir={tmp_path / 'b'}"]) == 2
-    assert "W1" in capsys.readouterr().err
+def test_bench_reports_every_case_and_judges_no_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, rows = bench(tmp_path, "bench.cases=[W3, 10k_r16+jsq]", "workload.n=150")
+    assert code == 0
+    assert [(row["case"], row["source"], row["replicas"]) for row in rows] == [
+        ("W3", "generated", 1),
+        ("10k_r16+jsq", "generated", 16),
+    ]
+    for row in rows:
+        assert row["finished"] == row["requests"] == 150
+        assert 0 < row["cpu_s"] < row["command_cpu_s"]
+        assert row["peak_rss_mb"] > 0
+    checks = json.loads((tmp_path / "b" / "checks.json").read_text())
+    assert len(checks) == 4 and all(check["passed"] for check in checks)
+    assert "10k_r16+jsq" in capsys.readouterr().out
+    assert (tmp_path / "b" / "bench.md").read_text().count("\n") == 4
+
+
+def test_a_yardstick_runs_beside_traces_from_files(tmp_path: Path) -> None:
+    rows = "\n".join([f"{i},100,10" for i in range(30)])
+    (tmp_path / "W1.csv").write_text(f"arrived_at,num_prefill_tokens,num_decode_tokens\n{rows}")
+    other = tmp_path / "other.py"
+    other.write_text("import sys\nprint(*sys.argv[1:], 'cpu 0.125 wall 0.2')")
+    command = f"bench.yardstick='{sys.executable} {other} {{trace}} {{replicas}}'"
+    _, (row,) = bench(tmp_path, "bench.cases=[W1]", command)
+    assert (row["source"], row["requests"], row["yardstick_s"]) == ("trace", 30, 0.125)
+    assert row["over_yardstick"] == row["cpu_s"] / 0.125
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("bench.cases=[W9]", "W1_10k_r64"),
+        ("bench.cases=W9", "quick"),
+        ("bench.cases=[W1+fast]", "vtc8"),
+        ("bench.cases=[]", "bench.cases"),
+        ("bench.yardstick=nowhere.py", "nowhere.py"),
+        ("bench.yardstick='echo fast'", "cpu SECONDS"),
+        ("bench.dynamo=/nowhere/python", "/nowhere/python"),
+    ],
+)
+def test_a_bench_that_cannot_be_says_why(
+    override: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "W1.csv").write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n0,100,10")
+    folder = tmp_path / "out"
+    words = [override] if "cases" in override else [override, "bench.cases=[W1]"]
+    assert main(["bench", "bench.repeat=1", f"data.dir={tmp_path}", *words, f"hydra.run.dir={folder}"]) == 2
+    assert said in capsys.readouterr().err
+    assert not folder.exists()

@@ -156,7 +156,7 @@ def _runtime(world: World, make: dict[str, Callable[[], Any]], log: Log, fast: b
             TokenServer(
                 f"{'ab'[p]}/{i}", p * world.replicas + i, make["queue"], make["batcher"](), make["evictor"](), log,
                 blocks=world.blocks, block=BLOCK, seats=world.seats, limit=world.limit, caching=world.caching,
-                hash_block=BLOCK, fast=fast,
+                hash_block=BLOCK, fast=fast, make_cache=make.get("cache"),
             )
             for i in range(world.replicas)
         ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import isnan
 from typing import Any
 
@@ -35,6 +35,7 @@ class Glass:
 
     def __init__(self, board: Any) -> None:
         self.n = board.n
+        self.block = board.block
         self._board = board
         self._shown: list[tuple[str, Any, list[int]]] = []
 
@@ -48,8 +49,8 @@ class Glass:
 
     def compare(self, method: str) -> None:
         """Breach if the policy wrote into it."""
-        if self.n != self._board.n:
-            raise Breach("purity", f"{method} changed n of the view: the view is read only")
+        if (self.n, self.block) != (self._board.n, self._board.block):
+            raise Breach("purity", f"{method} changed n or block of the view: the view is read only")
         for name, column, before in self._shown:
             if list(column) != before:
                 raise Breach("purity", f"{method} wrote into column '{name}' of the view: the view is read only")
@@ -80,7 +81,7 @@ class Witness:
 class QueueWitness(Witness):
     """Keeps its own list of who waits. `peeks`: how often it asks for each answer."""
 
-    wrapped = ("stable", "serve", "remove")
+    wrapped = ("stable", "serve", "remove", "over", "contest", "overtakes")
 
     def __init__(self, policy: Any) -> None:
         super().__init__(policy)
@@ -134,6 +135,22 @@ class QueueWitness(Witness):
             raise Breach("purity", "stable() changed the mapping `decoding`: it is read only")
         return check_horizon(horizon)
 
+    def _over(self, job: Job, tokens_out: int, now: float) -> None:
+        self.call("over", job, tokens_out, now)
+        self._count("over()")
+
+    def _contest(self, draft: Any, now: float) -> tuple[Job | None, Horizon]:
+        answer = self.call("contest", draft, now)
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            raise Breach("protocol", f"contest() answered {answer!r}: it must return (job or None, Horizon)")
+        loser, horizon = answer
+        if loser is not None and draft.running.get(getattr(loser, "id", None)) is not loser:
+            raise Breach("bounds", f"contest() answered {loser!r}, which is not one of the running jobs")
+        return loser, check_horizon(horizon, "contest()")
+
+    def _overtakes(self, draft: Any, job: Job, now: float) -> bool:
+        return bool(self.call("overtakes", draft, job, now))
+
     def _known(self, method: str, job: Any) -> None:
         job_id = getattr(job, "id", None)
         held = self.held.get(job_id) if isinstance(job_id, int) else None
@@ -153,14 +170,23 @@ class QueueWitness(Witness):
         return int(self.sentry.call("len()", self.policy.__len__))
 
 
-def check_horizon(horizon: Any) -> Horizon:
+def check_horizon(horizon: Any, method: str = "stable()") -> Horizon:
     """A Horizon of whole passes, or Breach."""
     if not isinstance(horizon, Horizon) or not isinstance(horizon.passes, int) or isnan(horizon.until):
-        raise Breach("protocol", f"stable() answered {horizon!r}: it must return Horizon(passes, until)")
+        raise Breach("protocol", f"{method} answered {horizon!r}: it must return Horizon(passes, until)")
     return horizon
 
 
-class RouterWitness(Witness):
+class Hearing(Witness):
+    """Those that may want to hear when jobs are over."""
+
+    wrapped = ("over",)
+
+    def _over(self, job: Job, tokens_out: int, now: float) -> None:
+        self.call("over", job, tokens_out, now)
+
+
+class RouterWitness(Hearing):
     def route(self, job: Job, view: Any, now: float) -> int:
         glass = Glass(view)
         choice = self.call("route", job, glass, now)
@@ -174,7 +200,7 @@ class RouterWitness(Witness):
         return index
 
 
-class AdmissionWitness(Witness):
+class AdmissionWitness(Hearing):
     def admit(self, job: Job, view: Any, now: float) -> Verdict:
         glass = Glass(view)
         verdict = self.call("admit", job, glass, now)
@@ -196,7 +222,7 @@ def check_verdict(method: str, verdict: Any) -> Verdict:
     return verdict
 
 
-class ModelRouterWitness(Witness):
+class ModelRouterWitness(Hearing):
     def choose(self, job: Job, pools: Mapping[str, Any], now: float) -> str:
         glasses = {name: Glass(board) for name, board in pools.items()}
         choice = self.call("choose", job, shown := dict(glasses), now)
@@ -222,6 +248,28 @@ class EvictorWitness(Witness):
         return victim
 
 
+class CacheWitness(Witness):
+    wrapped = ("use", "free")
+
+    def _use(self, prompt: Sequence[Any], places: Sequence[int]) -> None:
+        self.call("use", prompt, places)
+
+    def _free(self, units: Sequence[Any]) -> None:
+        before = list(units)
+        self.call("free", units)
+        if list(units) != before:
+            raise Breach("purity", "free() changed the list `units`: it is read only")
+
+    def victims(self, idle: Mapping[Any, None], n: int) -> Any:
+        before = list(idle)
+        gone = self.call("victims", idle, n)
+        if list(idle) != before:
+            raise Breach("purity", "victims() changed the mapping `idle`: it is read only")
+        if not isinstance(gone, Sequence) or len(set(gone)) != n or len(gone) != n or not set(gone) <= set(before):
+            raise Breach("bounds", f"victims() answered {gone!r}: it must be {n} different units of `idle`")
+        return gone
+
+
 class BatcherWitness(Witness):
     wrapped = ("stable",)
 
@@ -244,6 +292,7 @@ WITNESSES: dict[str, type[Witness]] = {
     "queue": QueueWitness,
     "batcher": BatcherWitness,
     "evictor": EvictorWitness,
+    "cache": CacheWitness,
     "admission": AdmissionWitness,
     "fault": FaultWitness,
     "model_router": ModelRouterWitness,

@@ -11,6 +11,7 @@ from typing import Any
 from airi_sim.core.types import Affine, Item, Plan, Request
 from airi_sim.policies.batchers import ChunkedPrefill, PrefillFirst, Static
 from airi_sim.policies.evictors import LastIn, Lru
+from airi_sim.policies.preemption import Preemptive
 from airi_sim.policies.queues import Fcfs, Sjf, Vtc
 
 BLOCK = 16
@@ -22,7 +23,7 @@ REGIMES: dict[str, tuple[float, int, int]] = {
 }
 """Requests per second, seats and KV blocks a replica. In the last two memory stops the head of the queue although
 seats are free, which is where a lie of a policy about itself shows, and jobs lose their memory and start again."""
-BATCHERS: tuple[Callable[[], Any], ...] = (ChunkedPrefill, ChunkedPrefill, PrefillFirst, Static)
+BATCHERS: tuple[Callable[[], Any], ...] = (ChunkedPrefill, Preemptive, PrefillFirst, Static)
 EVICTORS: tuple[Callable[[], Any], ...] = (LastIn, Lru)
 QUEUES: tuple[Callable[[], Any], ...] = (Fcfs, Fcfs, Sjf, Vtc)
 SLOWEST = 1000.0
@@ -146,6 +147,13 @@ def _contended(world: World, pick: random.Random) -> World:
     return replace(world, cancels=tuple([(r.id, r.arrival + pick.uniform(0, 2) * world.scale) for r in some]))
 
 
+def _remembering(world: World, pick: random.Random) -> World:
+    """For caches: prompts that begin alike, and memory for a few of them."""
+    rate = REGIMES[world.regime][0] / world.scale
+    items = _items(pick, 2 * len(world.items), rate, world.scale, alike=True)
+    return replace(world, items=items, caching=True, blocks=pick.choice([30, 40, 80]))
+
+
 def _two_pools(world: World, pick: random.Random) -> World:
     return replace(_many_replicas(world, pick), pools=2)
 
@@ -156,4 +164,5 @@ SPECIAL: Mapping[str, Callable[[World, random.Random], World]] = {
     "fault": _with_crashes,
     "model_router": _two_pools,
     "queue": _contended,
+    "cache": _remembering,
 }

@@ -1,113 +1,166 @@
-"""airi bench: speed of the engine on named traces."""
+"""airi bench: speed of the engine on named traces, each run in a process of its own, beside others where there are."""
 
 from __future__ import annotations
 
 import json
 import resource
+import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from airi_sim.core.errors import BadInput, unknown
-from airi_sim.workbench.build import build
+from airi_sim.core.errors import BadInput
+from airi_sim.workbench.cases import Case, chosen
 from airi_sim.workbench.config import load_config, plain, show_config
 from airi_sim.workbench.execute import check_folder
-from airi_sim.workbench.plugins import group_node
-from airi_sim.workload.data import find
+from airi_sim.workbench.peers import peers_of
 
-REPLICAS = {"W1": 1, "W2": 4, "W3": 1, "W1_10k_r64": 64}
-"""Named traces and the replicas they are meant for."""
-GENERATED: dict[str, tuple[str, dict[str, Any]]] = {
-    "W1": ("w1", {}),
-    "W2": ("w2", {}),
-    "W3": ("w3", {}),
-    "W1_10k_r64": ("w1", {"rate": 512.0}),
+OWN = ("bench.", "hydra.run.dir=", "results.")
+"""Overrides that are about the bench and not about what it runs."""
+COLUMNS: dict[str, tuple[str, str]] = {
+    "case": ("case", ""),
+    "source": ("source", ""),
+    "replicas": ("replicas", ",.0f"),
+    "requests": ("requests", ",.0f"),
+    "CPU s": ("cpu_s", ".3f"),
+    "us/request": ("us_per_request", ".1f"),
+    "requests/s": ("requests_per_s", ",.0f"),
+    "tokens/s": ("output_tokens_per_s", ",.0f"),
+    "passes/s": ("passes_per_s", ",.0f"),
+    "command s": ("command_cpu_s", ".2f"),
+    "peak MB": ("peak_rss_mb", ",.0f"),
+    "yardstick s": ("yardstick_s", ".3f"),
+    "x yardstick": ("over_yardstick", ".2f"),
+    "dynamo s": ("dynamo_s", ".3f"),
+    "dynamo x": ("dynamo_over", ".2f"),
 }
-"""What stands in for a trace that is not in the data folder."""
+"""Columns of the table: the key of a row, and how its figure is written. Those nobody has are left out."""
 
 
 def command(overrides: Sequence[str], show: bool = False) -> int:
-    """Simulate each trace `bench.repeat` times with the policies of the config; medians, a table and bench.json."""
+    """Run each case `bench.repeat` times; medians as a table, bench.json, bench.md and checks.json."""
     config = load_config(overrides)
     if show:
         return show_config(config)
     values, folder = plain(config), Path(config.hydra.run.dir)
     check_folder(folder)
-    rows = [measure(values, name) for name in values["bench"]["traces"]]
+    mine = [word for word in overrides if not word.lstrip("+~").startswith(OWN)]
+    cases = chosen(values["bench"]["cases"], values["data"]["dir"])
+    configs = [plain(load_config([*case.overrides, *mine])) for case in cases]
+    rows = []
+    for case, one in zip(cases, configs, strict=True):
+        with TemporaryDirectory(prefix="airi-bench-") as place:
+            rows.append(measure(case, mine, one, values["bench"], Path(place)))
+    checks = [check for row in rows for check in checks_of(row)]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bench.json").write_text(json.dumps(rows, indent=1))
-    (folder / "checks.json").write_text(json.dumps([check_of(row) for row in rows], indent=1))
+    (folder / "bench.md").write_text(markdown(rows))
+    (folder / "checks.json").write_text(json.dumps(checks, indent=1))
     print(table(rows))
     print(f"table: {folder / 'bench.json'}")
-    return 0 if all(row["finished"] == row["requests"] for row in rows) else 1
+    return 0 if all(check["passed"] for check in checks) else 1
 
 
-def measure(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """CPU seconds of the loop (median), and what was simulated in them."""
-    prepared, source = prepare(config, name)
-    runs = []
-    for i in range(config["bench"]["repeat"]):
-        print(f"{name}: run {i + 1} of {config['bench']['repeat']}", file=sys.stderr)
-        world = build(prepared)
-        items = list(world.workload)
-        cpu = time.process_time()
-        simulated = world.driver.run(iter(items))
-        runs.append((time.process_time() - cpu, simulated, world))
-    seconds = median([run[0] for run in runs])
-    simulated, world = runs[0][1], runs[0][2]
-    passes = sum(server.passes for server in world.runtime.servers)
-    tokens = sum(row[9] for row in world.log.requests)
-    return {
-        "trace": name, "source": source, "replicas": len(world.runtime.servers), "requests": len(items),
-        "finished": world.runtime.counts["finished"], "cpu_s": seconds, "requests_per_s": len(items) / seconds,
-        "output_tokens_per_s": tokens / seconds, "passes_per_s": passes / seconds,
-        "plans": len(world.log.plans), "times_real_time": simulated / seconds,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "decisions_hash": world.log.decisions_hash(),
+def measure(
+    case: Case, mine: list[str], config: Mapping[str, Any], bench: Mapping[str, Any], place: Path
+) -> dict[str, Any]:
+    """The medians of a case; whoever else runs it takes turns with us."""
+    peers = peers_of(case, config, bench, place)
+    repeat = 1 if case.trace.long else bench["repeat"]
+    runs: list[dict[str, Any]] = []
+    others: dict[str, list[float]] = {name: [] for name in peers}
+    for i in range(repeat):
+        runs.append(run_once([*case.overrides, *mine], place / "run"))
+        for name, peer in peers.items():
+            others[name].append(peer())
+        took = ", ".join([f"{name} {times[-1]:.3f} s" for name, times in others.items()])
+        ours = f"{runs[-1]['engine']['cpu_s']:.3f} s"
+        print(f"{case.name}, {i + 1} of {repeat}: {ours}{took and f' ({took})'}", file=sys.stderr, flush=True)
+    return row_of(case, runs, others)
+
+
+def run_once(overrides: Sequence[str], folder: Path) -> dict[str, Any]:
+    """An ordinary `airi run` in a process of its own: its summary, with the CPU seconds of the whole command."""
+    before = _children_cpu_s()
+    words = [sys.executable, "-m", "airi_sim.workbench.cli", "run", *overrides, f"hydra.run.dir={folder}"]
+    done = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines()[-1].removeprefix("airi: ")
+        raise BadInput(f"bench: 'airi run {' '.join(overrides)}' ended with code {done.returncode}: {said}")
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return summary | {"command_cpu_s": _children_cpu_s() - before}
+
+
+def row_of(case: Case, runs: list[dict[str, Any]], others: Mapping[str, list[float]]) -> dict[str, Any]:
+    """Medians, and what was simulated; ratios are medians of those of one turn."""
+    first, seconds = runs[0], [run["engine"]["cpu_s"] for run in runs]
+    requests, cpu_s = first["requests"]["offered"], median(seconds)
+    tokens = (first["throughput"]["output_tokens_per_s"] or 0.0) * first["duration_s"]
+    row = {
+        "case": case.name, "source": case.source, "command": f"airi run {' '.join(case.overrides)}",
+        "replicas": first["utilization"]["replicas"], "requests": requests, "finished": first["requests"]["finished"],
+        "runs": seconds, "cpu_s": cpu_s, "us_per_request": cpu_s / requests * 1e6, "requests_per_s": requests / cpu_s,
+        "output_tokens_per_s": tokens / cpu_s, "passes_per_s": first["engine"]["passes"] / cpu_s,
+        "plans": first["engine"]["plans"], "times_real_time": first["duration_s"] / cpu_s,
+        "command_cpu_s": median([run["command_cpu_s"] for run in runs]),
+        "peak_rss_mb": max(run["engine"]["peak_rss_mb"] for run in runs),
+        "decisions_hashes": sorted({run["decisions_hash"] for run in runs}),
     }  # fmt: skip
+    if "yardstick" in others:
+        row["yardstick_s"] = median(others["yardstick"])
+        row["over_yardstick"] = median([us / it for us, it in zip(seconds, others["yardstick"], strict=True)])
+    if "dynamo" in others:
+        row["dynamo_s"] = median(others["dynamo"])
+        row["dynamo_over"] = median([it / us for us, it in zip(seconds, others["dynamo"], strict=True)])
+    return row
 
 
-def prepare(config: Mapping[str, Any], name: str) -> tuple[dict[str, Any], str]:
-    """The config with that trace and its replicas; the generator of the project where the file is absent."""
-    copy = deepcopy(dict(config))
-    if name not in REPLICAS:
-        raise unknown("trace of bench.traces", name, REPLICAS)
-    copy["pool"]["replicas"] = REPLICAS[name]
-    tenants = copy["workload"].get("tenants")
-    try:
-        find(name, copy["data"]["dir"])
-        source = "trace"
-        copy["workload"] = {**group_node("workload", "trace", copy["seed"], copy["data"]["dir"]), "path": name}
-    except BadInput:
-        group, other = GENERATED[name]
-        source = "generated"
-        copy["workload"] = {**group_node("workload", group, copy["seed"], copy["data"]["dir"]), **other}
-    copy["workload"]["tenants"] = tenants
-    return copy, source
+def checks_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Speed is reported, never judged: what must hold is that every request finished and all runs decided alike."""
+    detail = f"{row['cpu_s']:.3f} CPU s"
+    hashes = len(row["decisions_hashes"])
+    return [
+        {
+            "name": f"{row['case']}: every request finished", "figure": row["finished"], "limit": row["requests"],
+            "unit": "requests", "passed": row["finished"] == row["requests"], "detail": detail,
+        },
+        {
+            "name": f"{row['case']}: all runs decided alike", "figure": hashes, "limit": 1, "unit": "decisions_hash",
+            "passed": hashes == 1, "detail": f"{len(row['runs'])} runs",
+        },
+    ]  # fmt: skip
 
 
-def check_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Speed is reported, never judged: what must hold is that every request finished."""
-    return {
-        "name": f"{row['trace']}: every request finished", "figure": row["finished"], "limit": row["requests"],
-        "unit": "requests", "passed": row["finished"] == row["requests"], "detail": f"{row['cpu_s']:.3f} CPU s",
-    }  # fmt: skip
+def cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Header and rows as texts."""
+    shown = {name: what for name, what in COLUMNS.items() if any(what[0] in row for row in rows)}
+    lines = [[format(row[key], style) if key in row else "" for key, style in shown.values()] for row in rows]
+    return [list(shown), *lines]
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A line a trace."""
-    head = (
-        f"{'trace':12} {'source':10} {'replicas':>8} {'requests':>9} {'CPU s':>8} {'requests/s':>11} {'tokens/s':>12} "
-    )
-    lines = [f"{head}{'passes/s':>11} {'x real time':>12} {'MB':>6}"]
-    for row in rows:
-        lines.append(
-            f"{row['trace']:12} {row['source']:10} {row['replicas']:8,} {row['requests']:9,} {row['cpu_s']:8.3f} "
-            f"{row['requests_per_s']:11,.0f} {row['output_tokens_per_s']:12,.0f} {row['passes_per_s']:11,.0f} "
-            f"{row['times_real_time']:12,.0f} {row['peak_rss_mb']:6,.0f}"
-        )
-    return "\n".join(lines)
+    """A line a case."""
+    lines = cells(rows)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(["  ".join(_aligned(line, widths)) for line in lines])
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The same for documents."""
+    head, *lines = cells(rows)
+    rule = ["---", "---", *["---:"] * (len(head) - 2)]
+    return "\n".join([f"| {' | '.join(line)} |" for line in (head, rule, *lines)]) + "\n"
+
+
+def _aligned(line: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """Names to the left, figures to the right."""
+    return [f"{text:<{w}}" if i < 2 else f"{text:>{w}}" for i, (text, w) in enumerate(zip(line, widths, strict=True))]
+
+
+def _children_cpu_s() -> float:
+    """CPU seconds of the processes that were started from here and are over."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

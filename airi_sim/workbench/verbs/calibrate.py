@@ -1,4 +1,4 @@
-"""airi calibrate: measure the device at hand and write its hardware profile."""
+"""airi calibrate: a hardware profile, measured on the device at hand or fitted to published op timings."""
 
 from __future__ import annotations
 
@@ -12,28 +12,61 @@ from airi_sim.core.errors import BadInput
 from airi_sim.workbench.build import build_backend, build_workload, sized_pools
 from airi_sim.workbench.config import load_config, plain, show_config
 from airi_sim.workbench.execute import check_folder
+from airi_sim.workbench.objects import instantiate
 from airi_sim.workbench.progress import Progress
 
 
 def command(overrides: Sequence[str], show: bool = False) -> int:
-    """Sample passes of every kind of pool within the limits of its server, fit, write the profile, print its path."""
-    named = any(word.startswith("backend=") for word in overrides)
+    """Write a profile and print what it says: of the op tables of calibrate.ops, else of passes of every kind of pool,
+    sampled within the limits of its server on a backend that measures."""
+    named = any(word.startswith(("backend=", "calibrate.ops=")) for word in overrides)
     config = load_config([*overrides] if named else ["backend=torch", *overrides])
     if show:
         return show_config(config)
     values = plain(config)
     path = Path(values["calibrate"]["path"] or Path(config.hydra.run.dir) / "profile.json")
     check_folder(path.parent)
-    profile = measure(values)
+    if values["calibrate"]["ops"] is not None:
+        profile = imported(values)
+        text, model = text_of_ops(profile), ""
+    else:
+        profile = measure(values)
+        text, model = text_of(profile, values["calibrate"]["samples"]), f"model={profile['model']} "
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(profile, indent=1))
-    print(text_of(profile, values["calibrate"]["samples"]))
+    print(text)
     print(f"profile: {path}")
-    print(
-        f"next: airi run accelerator=profile accelerator.path={path} model={profile['model']} "
-        f"precision={profile['precision']}"
-    )
+    print(f"next: airi run accelerator=profile accelerator.path={path} {model}precision={profile['precision']}")
     return 0
+
+
+def imported(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The physics profile of the op tables at calibrate.ops. `accelerator` gives the data sheet and says whose rows are
+    meant, `model` whose layers where a table times those of models."""
+    from airi_sim.hardware.importers import read_ops
+    from airi_sim.hardware.physics import physics_profile
+
+    node = config["calibrate"]
+    device, model = instantiate(config["accelerator"], "accelerator"), instantiate(config["model"], "model")
+    paths = [node["ops"]] if isinstance(node["ops"], str) else node["ops"]
+    found = read_ops(paths, node["device"] or device.name, config["precision"], model)
+    return physics_profile(found, device, config["precision"], node["table"])
+
+
+def text_of_ops(profile: Mapping[str, Any]) -> str:
+    """What the terminal shows of a physics profile: each family with its error, then what no timing said."""
+    lines = [f"{profile['datasheet']['name']} in {profile['precision']}, fitted to op timings:"]
+    for kind, one in profile["families"].items():
+        dropped = f", {one['dropped']:,} impossible ones dropped" if one["dropped"] else ""
+        lines.append(
+            f"  {kind}: {one['samples']:,} timings{dropped}, error {100 * one['median']:.1f} % median, "
+            f"{100 * one['p90']:.0f} % at p90"
+        )
+    for engine, pairs in profile["collectives"].items():
+        lines.append(f"  all-reduce of {engine}: {', '.join(pairs)} ranks")
+    if profile["taken"]["families"]:
+        lines.append(f"  as {profile['taken']['from']} has them: {', '.join(profile['taken']['families'])}")
+    return "\n".join(lines)
 
 
 def measure(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -62,4 +62,22 @@ def parity(config: Mapping[str, Any], folder: Path) -> list[Check]:
     ]  # fmt: skip
 
 
-VALIDATIONS: dict[str, Callable[[Mapping[str, Any], Path], list[Check]]] = {"parity": parity}
+def fidelity(config: Mapping[str, Any], folder: Path) -> list[Check]:
+    """Recorded runs of real systems, simulated again and scored."""
+    from airi_sim.workbench.fidelity.command import fidelity as scored
+
+    return scored(config, folder)
+
+
+def theory(config: Mapping[str, Any], folder: Path) -> list[Check]:
+    """The engine against closed forms of queueing theory."""
+    from airi_sim.workbench.theory.suite import theory as compared
+
+    return compared(config, folder)
+
+
+VALIDATIONS: dict[str, Callable[[Mapping[str, Any], Path], list[Check]]] = {
+    "parity": parity,
+    "fidelity": fidelity,
+    "theory": theory,
+}

@@ -1,0 +1,91 @@
+"""What a job will cost, as far as anybody can tell: the sizes by which queues order and charge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from math import inf, lcm
+from typing import cast
+
+from airi_sim.core.errors import BadInput
+from airi_sim.core.protocols import Predictor
+from airi_sim.core.types import Job
+from airi_sim.policies.predictors import History
+from airi_sim.policies.queues.waiting import emitted
+
+
+def checked(predictor: object | None, owner: str) -> Predictor:
+    """A predictor given to a queue; History if none was."""
+    if predictor is None:
+        return History()
+    if not callable(getattr(predictor, "predict", None)):
+        raise BadInput(f"the predictor of {owner} must have a method predict(job), and {predictor!r} has none.")
+    return cast(Predictor, predictor)
+
+
+def positive(what: str, value: float) -> float:
+    """The value; BadInput unless it is finite and more than 0."""
+    if not 0 < value < inf:
+        raise BadInput(f"{what} is {value} and must be more than 0.")
+    return value
+
+
+def exact(what: str, value: float) -> Fraction:
+    """As an exact fraction, so that 0.1 is a tenth."""
+    if not 0 < value < inf or not (fraction := Fraction(value).limit_denominator(1_000_000)):
+        raise BadInput(f"{what} is {value} and must be a positive number, one millionth at least.")
+    return fraction
+
+
+class Cost:
+    """Weighted tokens a waiting job will cost: `w_in` for each to process, `w_out` for each predicted to come.
+
+    `predictor` None stands for History.
+    """
+
+    def __init__(self, owner: str, w_in: float, w_out: float, predictor: object | None) -> None:
+        if not (0 <= w_in < inf and 0 <= w_out < inf and w_in + w_out > 0):
+            raise BadInput(f"w_in={w_in} and w_out={w_out} of {owner}: prices must be 0 or more, and one more than 0.")
+        self.w_in, self.w_out = w_in, w_out
+        self.predictor = checked(predictor, owner)
+
+    def __call__(self, job: Job) -> float:
+        return self.w_in * job.tokens + (self.w_out * self.left(job) if self.w_out else 0.0)
+
+    def left(self, job: Job) -> float:
+        """Output tokens a waiting job will still emit, as predicted: at least 1."""
+        return max(1.0, self.predictor.predict(job) - emitted(job))
+
+
+class Prices:
+    """What a tenant pays for a token in and out, divided by its weight, as integers in the smallest unit all prices
+    share: so k passes booked at once equal k passes booked one by one."""
+
+    def __init__(self, owner: str, w_in: float, w_out: float, weights: Mapping[str, float] | None) -> None:
+        shares = {tenant: exact(f"weight of tenant '{tenant}' of {owner}", w) for tenant, w in (weights or {}).items()}
+        per_in, per_out = exact(f"w_in of {owner}", w_in), exact(f"w_out of {owner}", w_out)
+        pairs = {tenant: (per_in / share, per_out / share) for tenant, share in shares.items()}
+        self.unit = lcm(*(price.denominator for pair in [*pairs.values(), (per_in, per_out)] for price in pair))
+        self._default = int(per_in * self.unit), int(per_out * self.unit)
+        self._named = {tenant: (int(i * self.unit), int(o * self.unit)) for tenant, (i, o) in pairs.items()}
+
+    def token_in(self, tenant: str) -> int:
+        """Units for a token of a prompt."""
+        return self._named.get(tenant, self._default)[0]
+
+    def token_out(self, tenant: str) -> int:
+        """Units for an output token."""
+        return self._named.get(tenant, self._default)[1]
+
+
+class Shares:
+    """Weights of tenants, 1 where unnamed."""
+
+    def __init__(self, owner: str, weights: Mapping[str, float] | None) -> None:
+        self.named = {
+            tenant: positive(f"weight of tenant '{tenant}' of {owner}", weight)
+            for tenant, weight in (weights or {}).items()
+        }
+
+    def __getitem__(self, tenant: str) -> float:
+        return self.named.get(tenant, 1.0)

@@ -1,0 +1,23 @@
+"""What queues may want to hear of or say besides the protocol every queue has."""
+
+from __future__ import annotations
+
+from math import inf, nextafter
+
+from airi_sim.core.protocols import Queue
+from airi_sim.runtime.job import LiveJob
+
+
+def tell_over(queue: Queue, job: LiveJob, now: float) -> None:
+    """A job that was popped from this queue is over."""
+    over = getattr(queue, "over", None)
+    if over is not None:
+        over(job, job.out, now)
+
+
+def asks_again(queue: Queue, now: float) -> float:
+    """When a queue that holds all its jobs back is to be asked again: just after its horizon; inf if it does not."""
+    stable = getattr(queue, "stable", None)
+    if stable is None or not len(queue) or queue.peek(now) is not None:
+        return inf
+    return nextafter(stable(now, {}).until, inf)

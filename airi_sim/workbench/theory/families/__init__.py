@@ -1,0 +1,1 @@
+"""The experiments, a module a family: each has `experiments() -> list[Experiment]`."""
