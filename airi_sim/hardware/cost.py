@@ -36,7 +36,7 @@ class PhysicsCost:
         model, device = deployment.model, deployment.accelerator
         if model is None or device is None:
             raise BadInput(f"pool '{deployment.name}' needs a model and an accelerator to be simulated.")
-        serving = deployment.serving or BARE
+        serving, device = (deployment.serving or BARE).placed(device)
         kernels = Kernels(model, device, serving, deployment.precision, deployment.tp)
         launch, each = kernels.decode_launch(), kernels.decode_sequence()
         tokens = Table(lambda n: serving.paced(kernels.layers(serving.padded(n)), model.layers) + serving.token_s * n)

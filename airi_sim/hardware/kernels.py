@@ -113,7 +113,9 @@ class Kernels:
     def prefill_context(self) -> float:
         """Reading the KV of all layers per context token of a chunk."""
         model = self.model
-        return model.kv_bytes_per_token(self.whole) / kv_shards(model, self.tp) / (self.device.bandwidth * self.device.e_m)
+        return (
+            model.kv_bytes_per_token(self.whole) / kv_shards(model, self.tp) / (self.device.bandwidth * self.device.e_m)
+        )
 
     def _arithmetic(self, stored: float) -> tuple[float, float]:
         """Peak at which weights of so many bytes multiply, and bytes of an activation beside them: formats without a

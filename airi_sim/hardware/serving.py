@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 
-from airi_sim.core.errors import BadInput
+from airi_sim.core.errors import BadInput, unknown
+from airi_sim.hardware.accelerator import Accelerator
 
 PACE = 2.5
 
@@ -16,19 +18,21 @@ class Serving:
     step_s, sequence_s, token_s   host time per pass, per sequence in it, per new token in it
     streamed_s                    more host time per sequence in a pass while tokens stream out over the API
                                   (detokenised and sent beside the engine; 0 for in-process use)
-    launch_s                      host time of launching the kernels of one layer, hidden behind kernels that take longer
+    launch_s                      host time of launching the kernels of one layer, hidden behind longer kernels
     graph_step, graph_most        passes are captured as graphs for 1, 2, 4 and every `graph_step` tokens up to
                                   `graph_most`, and padded to the next one (0: no graphs)
     prompt_s                      more host time of a pass that takes in prompts (building the batch)
     sampler_s                     picking the next tokens, per pass
     layer_s                       small kernels of one layer (norms, rotary embedding, cache write)
-    shared                        time of decode attention over context that another sequence of the pass has read already
-                                  (shared prefixes come from the last-level cache), relative to other context
+    shared                        time of decode attention over context that another sequence of the pass reads
+                                  too (it comes from the last-level cache), relative to other context
     graph                         part of an attention kernel's fixed time that is left in a pure decode pass
                                   (captured graphs launch faster)
     request_s, stream_s           API path, not in a pass: of a request until it queues, of every token back to the user
     ahead                         while a pass runs the next one is composed already (asynchronous scheduling): a
                                   request is first considered for the pass after that
+    per_accelerator               {accelerator: {coefficient: value}}: what differs there, coefficients of the
+                                  accelerator included (an engine brings its own kernels, a machine its own host)
     reserve_bytes                 memory the engine keeps besides weights, activations and KV (graphs, workspaces)
     collective                    whose all-reduce it calls (a key of Accelerator.collectives)
     """
@@ -51,6 +55,7 @@ class Serving:
     ahead: bool = False
     reserve_bytes: float = 0.0
     collective: str = "nccl"
+    per_accelerator: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     confidence: str = "low"
     source: str = ""
 
@@ -64,6 +69,17 @@ class Serving:
     def api_s(self) -> float:
         """By how much the API path makes a request later, first token and last alike: tokens overtake none."""
         return self.request_s + self.stream_s
+
+    def placed(self, device: Accelerator) -> tuple[Serving, Accelerator]:
+        """This engine and `device` with the coefficients that the engine has there."""
+        own = self.per_accelerator.get(device.name, {})
+        mine, its = {item.name for item in fields(self)}, {item.name for item in fields(device)}
+        for name in own:
+            if name not in mine | its:
+                raise unknown(f"coefficient of serving '{self.name}' on {device.name}", name, mine | its)
+        ours = {name: value for name, value in own.items() if name in mine}
+        theirs = {name: value for name, value in own.items() if name not in mine}
+        return replace(self, **ours), replace(device, **theirs)  # type: ignore[arg-type]
 
     def padded(self, tokens: int) -> int:
         """Tokens that the kernels of a pass work on."""

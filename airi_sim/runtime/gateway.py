@@ -217,6 +217,8 @@ class Gateway:
 
     def _deliver(self, job: LiveJob, server: Any, now: float) -> None:
         """An engine that works ahead looks at its arrivals."""
+        if self.stale:
+            self._tick_views(now)
         if server.up:
             self._submit(job, server, self.home[server.index], now)
         else:

@@ -216,6 +216,13 @@ def test_random_small_worlds(regime: str, data: st.DataObject) -> None:
     both(*data.draw(worlds(regime)))
 
 
+def test_a_job_that_is_delivered_late_does_not_show_in_a_view_of_before() -> None:
+    """Regression: engines that work ahead take arrivals after the pass in flight, maybe after the next publication."""
+    world = ["workload=poisson", "workload.rate=40", "workload.n=150", "view.period_s=0.05"]
+    for seed in (0, 2, 3):
+        both(deepcopy(composed(*world, "policy/router=p2c", "pool.replicas=2", f"seed={seed}")))
+
+
 @pytest.mark.parametrize("caching", [False, True])
 @pytest.mark.parametrize("batcher", BATCHERS)
 def test_memory_short_really_preempts(batcher: str, caching: bool) -> None:

@@ -10,5 +10,5 @@ and its name stands in `DATASETS`. It reads its files below `folder`, simulates 
 coefficient comes from conf or from files that hold no run it scores. `progress` is told in words what is being done.
 """
 
-DATASETS = ("splitwise", "replays", "vtc", "unseen")
+DATASETS = ("sim2real", "splitwise", "replays", "vtc", "unseen")
 """Modules of this package, in the order of the table; those whose files are absent are skipped with a line."""

@@ -48,12 +48,15 @@ class Options:
 
     seeds   how many seeds where arrivals are drawn
     runs    names of runs to score (words that occur in them), empty for all
+    modes   of sim2real
+    workers processes that simulate at once
     """
 
     config: Mapping[str, Any]
     seeds: int = 5
     runs: tuple[str, ...] = ()
     modes: tuple[str, ...] = ("effective", "requested", "held_out")
+    workers: int = 1
 
     def chosen(self, run: str) -> bool:
         """Whether the run is among those asked for."""

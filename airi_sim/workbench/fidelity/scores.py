@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
+from typing import Any
 
 import pandas as pd
 
@@ -68,10 +69,16 @@ def peers(folder: Path, rows: Sequence[Row]) -> list[Score]:
     table = pd.read_csv(path)
     table = table[(table.stage == -1) & table.exp.isin({row.run for row in rows}) & table.ape_pct.notna()]
     table = table[table.metric.isin({row.metric for row in rows})].sort_values(["simulator", "metric"], kind="stable")
-    found = [
-        Row(record.exp, "", "", 1, record.exp, record.metric, 1.0, 1.0 + record.ape_pct / 100, record.simulator, PEER)
-        for record in list(table.itertuples())
+    lines: list[dict[str, Any]] = [
+        {str(key): value for key, value in line.items()} for line in table.to_dict("records")
     ]
+    found = [
+        Row(
+            line["exp"], "", "", 1, line["exp"], line["metric"], 1.0, 1.0 + line["ape_pct"] / 100,
+            line["simulator"], PEER,
+        )
+        for line in lines
+    ]  # fmt: skip
     return scores(found)
 
 

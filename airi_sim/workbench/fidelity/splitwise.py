@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 
 from airi_sim.core.protocols import CostModel
-from airi_sim.core.types import Plan
 from airi_sim.hardware.choose import cost_model
 from airi_sim.hardware.deployment import Deployment
+from airi_sim.workbench.fidelity.plans import decode_plan, prompt_plan
 from airi_sim.workbench.fidelity.rows import Options, Row, Say
 from airi_sim.workbench.objects import instantiate
 from airi_sim.workbench.plugins import group_node
@@ -23,7 +23,7 @@ from airi_sim.workbench.plugins import group_node
 NEEDS = ("fidelity/splitwise_perf.csv",)
 ACCELERATORS = {"a100-80gb": "a100-sxm-80", "h100-80gb": "h100-sxm"}
 """Nodes of the table; what a power cap does to times is not modelled, so capped nodes are left out."""
-MODEL, SERVING = "llama-2-70b", "vllm"
+MODEL, SERVING = "llama-2-70b", "vllm-0.2"
 
 
 def score(folder: Path, options: Options, progress: Say) -> list[Row]:
@@ -48,20 +48,6 @@ def _rows(point: Any) -> list[Row]:
         Row(run, MODEL, name, point.tensor_parallel, f"{batch}x{prompt}", metric, measured / 1e3, predicted)
         for metric, (measured, predicted) in times.items()
     ]
-
-
-def prompt_plan(sequences: int, tokens: int) -> Plan:
-    """One pass over whole prompts of `tokens` tokens each."""
-    return Plan(
-        0, 0.0, [(None, tokens)] * sequences, [],
-        prefill_tokens=sequences * tokens, prefill_attention=sequences * tokens * tokens,
-        prefill_context=sequences * tokens,
-    )  # fmt: skip
-
-
-def decode_plan(sequences: int, context: int) -> Plan:
-    """One decode pass of sequences with `context` tokens together."""
-    return Plan(0, 0.0, [], [], sequences=sequences, context=context, longest=context // max(sequences, 1))
 
 
 @cache

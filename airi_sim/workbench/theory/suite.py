@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
@@ -61,8 +62,9 @@ def families(wanted: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(wanted or FAMILIES)
 
 
+@cache
 def experiments(family: str) -> list[Experiment]:
-    """Of one family, in the order of the table."""
+    """Of one family, in the order of the table. Some forms take a second to solve, so they are kept."""
     found: list[Experiment] = import_module(f"airi_sim.workbench.theory.families.{family}").experiments()
     return found
 

@@ -21,7 +21,7 @@ CAP = 64
 def experiments() -> list[Experiment]:
     """Processor sharing (passes without a base) and passes with one, lengths of three laws; with a cap on the batch."""
     return [
-        _sharing(exponential(), 0.5, quick=True),
+        _sharing(exponential(), 0.5),
         _sharing(exponential(), 0.8),
         _sharing(hyper(4), 0.5),
         *[_passes(size, 20.0, quick=size.name == "D") for size in (exponential(), constant(), hyper(4))],
@@ -49,11 +49,12 @@ def run_passes(
 def occupancy(trace: Trace, upto: int) -> np.ndarray:
     """The share of time in which 0, 1, ..., upto jobs run, from the plans; who comes or goes within one is not seen."""
     start, end, running = (np.array([row[c] for row in trace.log.plans], dtype=float) for c in (2, 3, 5))
-    first = trace.end_s / 10
-    spans = np.maximum(0.0, end - np.maximum(start, first))
+    last = float(trace.arrived[-1])  # what follows is a drain
+    first = last / 10
+    spans = np.maximum(0.0, np.minimum(end, last) - np.maximum(start, first))
     law = np.bincount(np.minimum(running, upto + 1).astype(int), spans, upto + 2)
-    law[0] += trace.end_s - first - spans.sum()
-    return law[: upto + 1] / (trace.end_s - first)
+    law[0] += last - first - spans.sum()
+    return law[: upto + 1] / (last - first)
 
 
 def _sharing(size: Size, load: float, quick: bool = False) -> Experiment:

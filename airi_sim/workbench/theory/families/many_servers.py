@@ -20,7 +20,8 @@ from airi_sim.workbench.theory.sizes import Size, constant, exponential, hyper
 def experiments() -> list[Experiment]:
     """Erlang B and C, M/D/c, M/G/c; random, round robin, shortest queue, some of many choices."""
     return [
-        _central(2, exponential(), 1.6, 20_000, quick=True),
+        _central(2, exponential(), 1.0, 20_000, quick=True),
+        _central(2, exponential(), 1.6, 20_000),
         _central(8, exponential(), 6.4, 30_000),
         _central(16, exponential(), 14.4, 30_000),
         _central(2, constant(), 1.6, 20_000),
