@@ -176,6 +176,7 @@ class Plan:
         repeat: int = 1,
         until: float = inf,
         kind: str = "pass",
+        shared: int = 0,
     ) -> None:
         self.server = server
         self.start = start
@@ -193,7 +194,7 @@ class Plan:
         self.repeat = repeat
         self.until = until
         self.kind = kind
-        self.shared = 0
+        self.shared = shared
         self.end = inf
         self.charged = 0
         self.live = True
