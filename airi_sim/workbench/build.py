@@ -74,12 +74,12 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
         log,
         link=wiring.link if wiring else None,
         kv_bytes=wiring.kv_bytes if wiring else None,
-        request_s=max((_edges(plan, backend).api_s for plan in plans), default=0.0),
         admission=maker("admission", policy["admission"])(),
         model_router=model_router,
         faults=maker("fault", policy["fault"])(),
         programs=Programs(),
         concurrency=concurrency,
+        request_s=max((_edges(plan, backend).api_s for plan in plans), default=0.0),
     )
     script = LengthScript(workload.hash_block, config["seed"])
     runtime.forget = _forgetters(script, backend)
@@ -95,8 +95,10 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
 
 
 def _edges(plan: PoolPlan, backend: Backend) -> Serving:
-    """The serving engine of a pool, where the backend simulates what it does before and between passes."""
-    return (plan.deployment.serving or BARE) if getattr(backend, "edges", False) else BARE
+    """The serving engine of a pool, where the backend simulates what it does before and between passes: not where the
+    passes were measured on a device, for `serving` is not what ran there."""
+    measured = getattr(plan.deployment.accelerator, "profile", None) is not None
+    return (plan.deployment.serving or BARE) if getattr(backend, "edges", False) and not measured else BARE
 
 
 def check_model_router(model_router: Any, pools: list[str]) -> None:
@@ -192,5 +194,6 @@ def _maker_of(plan: PoolPlan, config: Mapping[str, Any], log: Log, backend: Back
         name, index, queue, batcher(), evictor(), log, blocks=d.kv_blocks, block=d.block_size, seats=d.max_num_seqs,
         limit=d.max_num_batched_tokens, max_len=longest, chunked=limits["chunked_prefill"], caching=d.prefix_caching,
         hash_block=d.hash_block, fast=config["engine"]["fast_forward"], detailed=backend.detailed,
-        make_cache=cache, ahead=_edges(plan, backend).ahead,
+        make_cache=cache,
+        ahead=_edges(plan, backend).ahead,
     )  # fmt: skip

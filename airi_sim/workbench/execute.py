@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import resource
 import subprocess
@@ -35,6 +36,8 @@ PARTIAL = "partial"
 """Within the folder of a long run that failed: the rows of what had finished."""
 OUTPUTS = ("report.html", "timeline.json.gz", "measurements.parquet", *[f"{name}.parquet" for name in TABLES], PARTIAL)
 """What not every run leaves in its folder."""
+COLLECT = (50_000, 20, 100)
+"""Thresholds of the garbage collector while a run goes on (Python's own: 700, 10, 10)."""
 
 
 def execute(config: Mapping[str, Any], folder: Path, label: str = "") -> dict[str, Any]:
@@ -95,10 +98,22 @@ def recording(config: Mapping[str, Any], world: World, staging: Staging, stream:
 def _simulate(config: Mapping[str, Any], world: World, recorder: Recorder) -> dict[str, Any]:
     """Run the world; what it took. Writing rows is no part of the loop."""
     cpu, wall = time.process_time(), time.perf_counter()
-    with blaming(config):
+    with blaming(config), rarely_collecting():
         duration = world.driver.run(iter(world.workload))
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     return {"cpu_s": cpu - recorder.cpu_s, "wall_s": wall, "events": world.driver.events, "duration_s": duration}
+
+
+@contextmanager
+def rarely_collecting() -> Iterator[None]:
+    """Runs leave few cycles behind, and looking for them among all that is in flight takes up to a fifth of the loop:
+    look less often."""
+    before = gc.get_threshold()
+    gc.set_threshold(*COLLECT)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _write_files(

@@ -1,5 +1,6 @@
 """Laws of a pass by the kinds of its layers and by what the engine does around it."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from airi_sim.core.errors import BadInput
 from airi_sim.core.types import Item, Request
 from airi_sim.hardware.cost import PhysicsCost
 from airi_sim.hardware.deployment import Deployment
+from airi_sim.hardware.fit import profile_from_samples
 from airi_sim.hardware.kernels import Kernels
 from airi_sim.hardware.serving import BARE, Serving
 from airi_sim.workbench.build import build
@@ -154,3 +156,14 @@ def test_who_arrives_while_a_pass_runs_is_in_the_pass_after_the_next():
 
     (at_once, seconds), (later, _) = first_token(False), first_token(True)
     assert later - at_once == pytest.approx(seconds, rel=0.01)
+
+
+def test_a_measured_device_has_no_edges_of_an_engine_that_did_not_run_there(tmp_path):
+    samples = [(make_plan([10] * n), 0.01 + 0.001 * n) for n in range(1, 9)]
+    profile = profile_from_samples({"generate": samples}, device="d", model="tiny", precision="bf16")
+    (tmp_path / "profile.json").write_text(json.dumps(profile))
+    words = ["model=tiny", "accelerator=profile", f"accelerator.path={tmp_path}/profile.json", "server.kv_blocks=500"]
+    world = build(plain(load_config(words)))
+    assert world.runtime.request_s == 0 and not world.runtime.servers[0].ahead
+    simulated = build(plain(load_config(["model=tiny", "server.kv_blocks=500"])))
+    assert simulated.runtime.request_s == 6.7e-3 and simulated.runtime.servers[0].ahead

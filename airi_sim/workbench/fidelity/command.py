@@ -45,9 +45,9 @@ def fidelity(config: Mapping[str, Any], folder: Path) -> list[Check]:
     """Score the chosen data sets; writes fidelity.csv (a line a figure) and pictures, returns the checks."""
     check_folder(folder)
     wanted = config["fidelity"]
-    data = data_folder(config)
+    names, data = _names(wanted["datasets"]), data_folder(config)
     options = Options(config, wanted["seeds"], tuple(wanted["runs"] or ()), tuple(wanted["modes"]), wanted["workers"])
-    rows = [row for name in _names(wanted["datasets"]) for row in scored(name, data, options)]
+    rows = [row for name in names for row in scored(name, data, options)]
     if not rows:
         raise BadInput(f"there is nothing to score in '{data}': set data.dir to a folder with the recorded runs.")
     found = scores(rows)

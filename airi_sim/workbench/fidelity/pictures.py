@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from airi_sim.results import style
 from airi_sim.workbench.fidelity.rows import Row
@@ -22,7 +24,7 @@ GROUPS: dict[str, Callable[[Row], str]] = {
     "accelerator": lambda row: f"{row.accelerator} x{row.tp}",
     "workload": lambda row: row.workload,
 }
-MOST_GROUPS = 12
+MOST_GROUPS, LETTERS = 9, 18
 MARKS = "os^Dv<>P*X"
 
 
@@ -49,7 +51,7 @@ def agreement(rows: Sequence[Row]) -> Figure:
     models = list(dict.fromkeys(GROUPS["model"](row) for row in known))
     for axes, metric in zip(panels, metrics, strict=False):
         _panel(axes, [row for row in known if row.metric == metric], models)
-        style.titled(axes, metric.replace("_", " "), "measured (s)", "predicted (s)")
+        style.titled(axes, metric.replace("_", " "), "measured", "predicted")
     for axes in panels[len(metrics) :]:
         axes.set_visible(False)
     if panels and len(models) > 1:
@@ -73,6 +75,10 @@ def _panel(axes: Axes, rows: Sequence[Row], models: Sequence[str]) -> None:
         axes.plot(*points, ls="", marker=mark, ms=5, mec="white", mew=0.4, color=colour, label=name)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if ends[1] < 30 * ends[0] else (1,)))
+        axis.set_major_formatter(EngFormatter(unit="s", sep=" "))
+        axis.set_minor_formatter(NullFormatter())
     axes.set_xlim(*ends)
     axes.set_ylim(*ends)
     axes.set_aspect("equal")
@@ -98,5 +104,5 @@ def _bars(axes: Axes, rows: Sequence[Row], key: Callable[[Row], str], metrics: S
     for i, metric in enumerate(metrics):
         heights = [median([error(r) for r in groups[name] if r.metric == metric] or [0.0]) for name in order]
         axes.bar(np.arange(len(order)) + (i + 0.5) * share - 0.4, heights, share * 0.92, color=style.SERIES[i])
-    names = [f"{name}\n({len({row.run for row in groups[name]})})" for name in order]
+    names = [f"{fill(name, LETTERS)} ({len({row.run for row in groups[name]})})" for name in order]
     axes.set_xticks(range(len(order)), names, fontsize=7.5)

@@ -67,6 +67,9 @@ def score(folder: Path, options: Options, progress: Say) -> list[Row]:
     runs = [run for run in everything if options.chosen(run.name) and not run.overloaded]
     tasks = [(run, mode, serving_of(run, mode, everything, folder, options)) for mode in options.modes for run in runs]
     progress(f"{len(runs)} runs in {len(options.modes)} modes")
+    for run in everything:
+        if run.overloaded and options.chosen(run.name):
+            progress(f"{run.name} is left out: most of its requests timed out, what is known of the others says little")
     scored = partial(_scored, folder=folder, options=options)
     if options.workers == 1:
         return [row for task in tasks for row in scored(task)]

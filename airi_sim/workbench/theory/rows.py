@@ -94,8 +94,10 @@ class Row:
 
 
 def perform(experiment: Experiment, family: str, seed: int, effort: float = 1.0) -> list[Row]:
-    """Replicate and compare; look again where a row fails, chance may have done it. `effort` times the customers."""
-    count, n = experiment.replications, max(FEWEST, round(effort * experiment.customers))
+    """Replicate and compare; look again where a row fails, chance may have done it. `effort` times the customers, where
+    they are drawn more than once."""
+    count, n = experiment.replications, experiment.customers
+    n = n if count == 1 else max(FEWEST, round(effort * n))
     rows = _compare(experiment, family, _replicate(experiment, seed, range(count), n))
     if count == 1 or all(row.passed for row in rows):
         return rows

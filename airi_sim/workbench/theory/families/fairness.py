@@ -76,7 +76,7 @@ def _served(queue: Callable[[], Any], name: str, beyond: bool = False) -> Experi
 
     form = forms.vtc_bound(PROMPT, ROOM)
     claim = Claim("apart", name, form, "Sheng et al. 2024", BOUND, "tokens", above=beyond, absolute=0.0)
-    return Experiment(f"{queue.__name__}, service difference", sample, (claim,), 20_000, replications=1, quick=True)
+    return Experiment(f"{queue.__name__}, service difference", sample, (claim,), 4_000, replications=1, quick=True)
 
 
 def _difference(trace: Trace) -> float:
