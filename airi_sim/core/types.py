@@ -6,7 +6,7 @@ classes because a frozen dataclass costs three times as much to build (docs/desi
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any, NamedTuple
@@ -84,6 +84,7 @@ class Reply(NamedTuple):
 
 
 Program = Generator["Call | list[Call]", Any, None]
+"""What a program function makes of a request; where one call is all, it may return that call instead."""
 
 
 class Job:
@@ -100,20 +101,17 @@ class Job:
     )  # fmt: skip
 
     def __init__(self, request: Request, call: Call, index: int, arrived: float) -> None:
-        self.id = request.id * JOBS_PER_REQUEST + index
-        self.request = request.id
+        self.kind, tokens, budget, model, self.prefix, self.inputs, self.items = call
+        self.request = number = request.id
+        self.id = number * JOBS_PER_REQUEST + index
         self.tenant = request.tenant
         self.session = request.session
         self.priority = request.priority
         self.deadline = request.deadline
-        self.kind = call.kind
-        self.model = call.model or request.model
+        self.model = model or request.model
         self.arrived = arrived
-        self.tokens = self.prompt = call.tokens
-        self.budget = call.budget or request.budget or FOREVER
-        self.prefix = call.prefix
-        self.inputs = call.inputs
-        self.items = call.items
+        self.tokens = self.prompt = tokens
+        self.budget = budget or request.budget or FOREVER
         self.preemptions = 0
 
     def __lt__(self, other: Job) -> bool:
@@ -149,31 +147,58 @@ class Plan:
     rows      filled only for executors that ask for it (`Executor.detailed`)
     live      in flight; `end` when the driver expects it to be over (a cut moves it)
 
-    What most plans lack has its value in the class (its lists must never be changed in place): the server fills in the
-    rest field by field, because one plan is made per segment and a constructor with all of them costs a microsecond.
+    charged   passes whose service the queue has booked already
+
+    One plan is made per segment, so this is a plain class with slots.
     """
 
-    kind = "pass"
-    slices: list[tuple[Any, int]] = []
-    ends: list[Any] = []
-    joins: list[Any] | None = None
-    sequences = context = longest = reserved = lane = shared = 0
-    prefill_tokens = prefill_attention = prefill_context = 0
-    repeat = 1
-    until = end = inf
-    charged = 0
-    live = True
-    rows: list[Row] | None = None
+    __slots__ = (
+        "charged", "context", "end", "ends", "joins", "kind", "lane", "live", "longest", "prefill_attention",
+        "prefill_context", "prefill_tokens", "repeat", "reserved", "rows", "sequences", "server", "shared", "slices",
+        "start", "until",
+    )  # fmt: skip
 
-    def __init__(self, server: int, start: float, slices: list[tuple[Any, int]], ends: list[Any], **more: Any) -> None:
+    def __init__(
+        self,
+        server: int,
+        start: float,
+        slices: Sequence[tuple[Any, int]] = (),
+        ends: Sequence[Any] = (),
+        joins: Sequence[Any] = (),
+        lane: int = 0,
+        sequences: int = 0,
+        context: int = 0,
+        longest: int = 0,
+        reserved: int = 0,
+        prefill_tokens: int = 0,
+        prefill_attention: int = 0,
+        prefill_context: int = 0,
+        repeat: int = 1,
+        until: float = inf,
+        kind: str = "pass",
+        shared: int = 0,
+    ) -> None:
         self.server = server
         self.start = start
         self.slices = slices
         self.ends = ends
-        for name, value in more.items():
-            if not hasattr(Plan, name):
-                raise TypeError(f"a Plan has no '{name}'")
-            setattr(self, name, value)
+        self.joins = joins
+        self.lane = lane
+        self.sequences = sequences
+        self.context = context
+        self.longest = longest
+        self.reserved = reserved
+        self.prefill_tokens = prefill_tokens
+        self.prefill_attention = prefill_attention
+        self.prefill_context = prefill_context
+        self.repeat = repeat
+        self.until = until
+        self.kind = kind
+        self.shared = shared
+        self.end = inf
+        self.charged = 0
+        self.live = True
+        self.rows: list[Row] | None = None
 
 
 class Outcome(NamedTuple):

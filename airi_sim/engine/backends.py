@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from airi_sim.core.protocols import Executor, Script
+from airi_sim.core.protocols import CostModel, Executor, Script
 from airi_sim.engine.executors import CostExecutor, ReplayExecutor, ServiceExecutor, Stops
 from airi_sim.hardware.choose import cost_model
 from airi_sim.hardware.deployment import Deployment
@@ -22,14 +22,20 @@ class Backend(Protocol):
 
 
 class SimBackend:
-    """Durations from cost models, one per pool."""
+    """Durations from cost models, one per pool: its replicas share what has been tabulated."""
 
     source = "sim"
     detailed = False
     edges = True
 
+    def __init__(self) -> None:
+        self.costs: dict[str, tuple[Deployment, CostModel]] = {}
+
     def executor(self, deployment: Deployment, replica: int, script: Script) -> Executor:
-        cost = cost_model(deployment)
+        known = self.costs.get(deployment.name)
+        if known is None or known[0] is not deployment:
+            known = self.costs[deployment.name] = (deployment, cost_model(deployment))
+        cost = known[1]
         return CostExecutor(cost, script) if deployment.kind == "generate" else ServiceExecutor(cost)
 
 

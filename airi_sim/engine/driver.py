@@ -5,9 +5,11 @@ One event a plan at an absolute time, never a process or a resource per request 
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from heapq import heappush
+from contextlib import contextmanager
+from heapq import heappop, heappush
 from math import inf
 from typing import Any
 
@@ -22,15 +24,46 @@ from airi_sim.runtime.runtime import Runtime
 
 
 class At(Event):
-    """Calls `callback(event)` at the absolute time `at`; SimPy's own timeouts are relative and lose bits."""
+    """An event at an absolute time; SimPy's own timeouts are relative and lose bits. Made by `Calendar.at` only: in
+    CPython a class without a constructor of its own is built in a third of the time."""
 
-    _ok = True
-    _defused = False
+    __init__ = object.__init__
 
-    def __init__(self, env: Environment, at: float, order: int, callback: Callable[[Any], None], value: Any) -> None:
-        self.callbacks = [callback]
-        self._value = value
-        heappush(env._queue, (at, order, next(env._eid), self))  # type: ignore[misc]
+
+class Calendar(Environment):
+    """SimPy's environment with absolute times, and its loop in one piece: a call less an event."""
+
+    def at(self, time: float, order: int, callback: Callable[[Any], None], value: Any) -> None:
+        """Call `callback(event)` at `time`, with `value` in the event."""
+        event = At()
+        event.callbacks = [callback]
+        event._value = value
+        event._ok = True
+        heappush(self._queue, (time, order, next(self._eid), event))  # type: ignore[misc]
+
+    def run_out(self) -> None:
+        """Run until nothing is left to happen."""
+        queue = self._queue
+        while queue:
+            self._now, _, _, event = heappop(queue)
+            callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
+            for callback in callbacks:
+                callback(event)
+            if not event._ok and not hasattr(event, "_defused"):
+                raise event._value
+
+
+@contextmanager
+def calm_collector() -> Iterator[None]:
+    """A loop that allocates by the million what reference counts free again needs the cycle collector seldom."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 1000)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 class Device:
@@ -65,7 +98,10 @@ class Driver:
         self.report_every = (
             1 if any(executor.detailed for executor in executors) else 256
         )  # arrivals: measuring is slow
-        self.env = Environment()
+        self.env = Calendar()
+        self.touched, self.timers = runtime.touched, runtime.timers
+        self.on_done, self.on_arrival = self._done, self._arrive  # bound once
+        self.starts = [executor.start for executor in executors]
         self.events = self.arrived = 0
         self.timer = inf
         self.now = 0.0
@@ -82,36 +118,42 @@ class Driver:
             action()
             self._react(time)
 
-        At(self.env, time, order, fire, None)
+        self.env.at(time, order, fire, None)
 
     def run(self, items: Iterator[Item], until: float = inf) -> float:
         """Run until nothing is left to happen (or `until`); returns the time of the last event."""
         self.items = items
         self._next_arrival()
+        with calm_collector():
+            self._run(until)
+        return self.now
+
+    def _run(self, until: float) -> None:
         if until < inf:
             self.env.run(until=until)
             self.now = until
         else:
-            self.env.run()
+            self.env.run_out()
         if self.runtime.flows and until == inf:
             raise PolicyError(self.runtime.stuck())
         self.runtime.abandon(self.now)
-        return self.now
 
     def _next_arrival(self) -> None:
         item = next(self.items, None)
         if item is not None:
-            At(self.env, item.request.arrival, ARRIVAL, self._arrive, item)
+            self.env.at(item[0].arrival, ARRIVAL, self.on_arrival, item)
 
     def _arrive(self, event: Any) -> None:
         item: Item = event._value
-        now = self.now = item.request.arrival
+        request = item[0]
+        now = self.now = request.arrival
         self.events += 1
         self.arrived += 1
-        if self.learn is not None:
-            self.learn(item)
+        learn = self.learn
+        if learn is not None:
+            learn(item)
         self._next_arrival()
-        self.runtime.arrive(item.request, now)
+        self.runtime.arrive(request, now)
         self._react(now)
         if self.report is not None and not self.arrived % self.report_every:
             self.report(self.arrived, now)
@@ -126,9 +168,9 @@ class Driver:
         self._react(now)
 
     def _done(self, event: Any) -> None:
-        plan: Plan
-        plan, now = event._value
-        if plan.end != now:
+        plan: Plan = event._value
+        now = self.env._now
+        if plan.end != now:  # it was cut
             return
         if not plan.live:  # its server died; what runs on the accelerator runs to its end
             if self.devices is not None:
@@ -144,19 +186,22 @@ class Driver:
 
     def _react(self, now: float) -> None:
         """Cut and start what the runtime touched."""
-        touched = self.runtime.touched
-        for server in touched:
+        if self.devices is not None:
+            self._take_turns(now)
+        runtime, env = self.runtime, self.env
+        for server in self.touched:
             if server.cut_wanted:
                 self._cut(server, now)
-            if not server.up and self.devices is not None:
-                self._shorten(self.devices[server.index], now)
-            if not server.flights or len(server.flights) < server.depth:
-                self._start(server, now)
-        touched.clear()
-        wakeup = self.runtime.wakeup()
-        if wakeup < self.timer:
-            self.timer = wakeup
-            At(self.env, wakeup, TIMER, self._tick, wakeup)
+            while len(server.flights) < server.depth:
+                plan = runtime.plan(server, now)
+                if plan is None:
+                    break
+                plan.end = end = self.starts[plan.server](plan, now)
+                env.at(end, COMPLETION, self.on_done, plan)
+        self.touched.clear()
+        if self.timers and self.runtime.wakeup() < self.timer:
+            self.timer = self.runtime.wakeup()
+            env.at(self.timer, TIMER, self._tick, self.timer)
 
     def _cut(self, server: Any, now: float) -> None:
         server.cut_wanted = False
@@ -171,25 +216,39 @@ class Driver:
     def retime(self, plan: Plan, end: float) -> None:
         """A plan in flight ends at another time than its executor said first."""
         plan.end = end
-        At(self.env, end, COMPLETION, self._done, (plan, end))
+        self.env.at(end, COMPLETION, self.on_done, plan)
 
-    def _start(self, server: Any, now: float) -> None:
-        device = self.devices[server.index] if self.devices is not None else None
-        while device is None or self._granted(device, server, now):
+    # -- shared accelerators
+
+    def _take_turns(self, now: float) -> None:
+        """Cut and start what was touched on shared accelerators; the others are left to `_react`."""
+        assert self.devices is not None
+        touched = self.touched
+        alone = []
+        for server in touched:  # grows while it is walked
+            device = self.devices[server.index]
+            if device is None:
+                alone.append(server)
+                continue
+            if server.cut_wanted:
+                self._cut(server, now)
+            if not server.up:
+                self._shorten(device, now)
+            if len(server.flights) < server.depth:
+                self._start_shared(device, server, now)
+        touched[:] = alone
+
+    def _start_shared(self, device: Device, server: Any, now: float) -> None:
+        while len(server.flights) < server.depth and self._granted(device, server, now):
             plan = self.runtime.plan(server, now)
             if plan is None:
                 self._pass_on(device)
                 return
-            plan.end = end = self.executors[server.index].start(plan, now)
-            At(self.env, end, COMPLETION, self._done, (plan, end))
-            if device is not None:
-                device.plan = plan
-                if device.line:
-                    self._shorten(device, now)
-            if len(server.flights) >= server.depth:
-                return
-
-    # -- shared accelerators
+            plan.end = end = self.starts[plan.server](plan, now)
+            self.env.at(end, COMPLETION, self.on_done, plan)
+            device.plan = plan
+            if device.line:
+                self._shorten(device, now)
 
     def _granted(self, device: Device, server: Any, now: float) -> bool:
         """Whether it is this server's turn; else it stands in line, and whoever runs is cut."""
@@ -202,9 +261,9 @@ class Driver:
         self._shorten(device, now)
         return False
 
-    def _shorten(self, device: Device | None, now: float) -> None:
+    def _shorten(self, device: Device, now: float) -> None:
         """What runs ends with the pass in flight: somebody waits, or its server died."""
-        if device is not None and device.plan is not None:
+        if device.plan is not None:
             self._end_early(device.plan, now)
 
     def _release(self, index: int) -> None:
@@ -215,7 +274,7 @@ class Driver:
             if device.line:  # before whoever just ran
                 self.runtime.touched.insert(0, device.line[0])
 
-    def _pass_on(self, device: Device | None) -> None:
+    def _pass_on(self, device: Device) -> None:
         """Who has nothing to run leaves the turn to the next in line."""
-        if device is not None and device.line:
+        if device.line:
             self.runtime.touched.append(device.line[0])

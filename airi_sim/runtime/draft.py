@@ -18,7 +18,15 @@ from airi_sim.runtime.prefix import Pages, PrefixCache
 
 
 class Drafting:
-    """State and operations of a draft. Batchers get it typed as core.protocols.Draft."""
+    """State and operations of a draft. Batchers get it typed as core.protocols.Draft. In slots: its numbers are read
+    dozens of times a plan."""
+
+    __slots__ = (
+        "batcher", "blank", "block", "budget", "buried", "cache", "changed", "choices", "chunked", "closed",
+        "decodes", "evictor", "flights", "free", "ghosts", "lane", "lanes", "limit", "log", "lookahead", "moving",
+        "name", "now", "pages", "partial", "partials", "paused", "preempted", "queue", "queued_tokens", "reserved",
+        "resumed", "running", "seats", "slices", "slot", "total", "withheld",
+    )  # fmt: skip
 
     name: str
     queue: Queue
@@ -39,7 +47,7 @@ class Drafting:
     seats: int
     free: int
     blank: int
-    available: int
+    withheld: int
     total: int
     block: int
     limit: int
@@ -52,9 +60,9 @@ class Drafting:
     ghosts: int
     buried: bool
     queued_tokens: int
-    attention: int
-    context: int
     now: float
+    slot: int
+    changed: set[int]
     moving: dict[int, LiveJob]
     flights: list[Plan]
     log: Log
@@ -66,6 +74,15 @@ class Drafting:
     @property
     def sliced(self) -> bool:
         return bool(self.slices)
+
+    @property
+    def available(self) -> int:
+        """Blocks this pass may still take: the free ones less those a batcher holds back."""
+        return self.free - self.withheld
+
+    @available.setter
+    def available(self, blocks: int) -> None:
+        self.withheld = self.free - blocks
 
     def attained(self, job: Job) -> int:
         live = self.running.get(job.id)
@@ -93,7 +110,6 @@ class Drafting:
         self.reserved = need
         if need:
             self.free -= need
-            self.available -= need
             if self.cache is not None:
                 self._claim(need)
 
@@ -106,7 +122,7 @@ class Drafting:
         if not self.chunked and tokens < left and self.slices:
             return False
         need = -(-(live.done + tokens) // self.block) - live.held
-        while need > self.available:
+        while need > self.free - self.withheld:
             victim = self._victim(now)
             self.preempt(victim, now)
             if victim is live:
@@ -130,7 +146,7 @@ class Drafting:
         if self.cache is None:
             tokens = self._first(live.tokens)
             need = -(-tokens // self.block)
-            if not tokens or need > self.available:
+            if not tokens or need > self.free - self.withheld:
                 return False
         else:
             found = self._admit_cached(live)
@@ -140,7 +156,7 @@ class Drafting:
         self.running[live.id] = live
         self.seats -= 1
         self.queued_tokens -= live.tokens
-        if live.started < 0:
+        if live.started is None:
             live.started = self.now
         self._slice(live, need, tokens)
         if live.done < live.tokens:
@@ -167,11 +183,10 @@ class Drafting:
         tokens = self._first(job.tokens - done)
         need = -(-(done + tokens) // self.block) - job.hit * cache.unit
         pinned = cache.pinned(hashes) * cache.unit
-        if not tokens or need + pinned > self.available:
+        if not tokens or need + pinned > self.free - self.withheld:
             return None
         cache.lock(hashes)
         self.free -= pinned
-        self.available -= pinned
         job.own = list(hashes)
         job.done = done
         job.held = job.hit * cache.unit
@@ -184,16 +199,12 @@ class Drafting:
     def _slice(self, job: LiveJob, need: int, tokens: int) -> None:
         if need:
             self.free -= need
-            self.available -= need
             if self.cache is not None:
                 self._claim(need)
-        before = job.done
         job.held += need
-        job.done = before + tokens
+        job.done += tokens
         job.sliced = tokens
         self.budget -= tokens
-        self.attention += tokens * (2 * before + tokens)
-        self.context += before + tokens
         self.slices.append((job, tokens))
         if self.pages is not None:
             self.pages.cover(job, job.done)
@@ -217,13 +228,11 @@ class Drafting:
             self.pages.release(job)
         if cache is None:
             self.free += blocks
-            self.available += blocks
             return
         private = blocks - len(job.own) * cache.unit
         back = private + cache.release(job.own) * cache.unit
         job.own = []
         self.free += back
-        self.available += back
         self.blank += private
 
     def preempt(self, job: Job, now: float) -> None:
@@ -231,6 +240,7 @@ class Drafting:
         if self.running.pop(live.id, None) is None:
             raise PolicyError(f"{self._who()} preempted job {job.id}, which is not running.")
         self.preempted = True
+        self.changed.add(self.slot)
         self.seats += 1
         if live in self.resumed:
             self.resumed.remove(live)
@@ -264,17 +274,12 @@ class Drafting:
             back = before - lane.growth(1 + self.lookahead)
             self.reserved -= back
             self.free += back
-            self.available += back
             self.blank += back
 
     def _unslice(self, job: LiveJob) -> None:
         """A victim whose chunk was already drafted in this pass takes it back."""
-        tokens = job.sliced
-        before = job.done - tokens
-        self.slices.remove((job, tokens))
-        self.budget += tokens
-        self.attention -= tokens * (2 * before + tokens)
-        self.context -= job.done
+        self.slices.remove((job, job.sliced))
+        self.budget += job.sliced
         job.sliced = 0
 
     def pause(self, job: Job, now: float) -> None:

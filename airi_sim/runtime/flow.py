@@ -2,39 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Generator
 from typing import Any
 
 from airi_sim.core.errors import BadInput
-from airi_sim.core.types import JOBS_PER_REQUEST, Call, Program, Reply, Request
-from airi_sim.runtime.job import UNSET, LiveJob
+from airi_sim.core.types import JOBS_PER_REQUEST, Call, Reply, Request
+from airi_sim.runtime.job import LiveJob
+
+
+class Single:
+    """A request whose program is one call: it is over with its job and needs no generator."""
+
+    __slots__ = ("call", "cancelled", "job", "request")
+
+    def __init__(self, request: Request, call: Call) -> None:
+        self.request = request
+        self.call = call
+        self.job: LiveJob | None = None
+        self.cancelled = ""
+
+    @property
+    def jobs(self) -> dict[int, LiveJob]:
+        """What is under way."""
+        return {self.job.id: self.job} if self.job is not None else {}
+
+    def step(self, now: float) -> list[LiveJob]:
+        """The only job."""
+        job = self.job = LiveJob(self.request, self.call, 0, now, self)
+        return [job]
+
+    def outcome(self) -> tuple[str, str]:
+        """How it ended, and why."""
+        return (self.job.status, self.job.reason) if self.job is not None else ("finished", "")
+
+    def over(self, job: LiveJob) -> bool:
+        """The job is over, and the program with it."""
+        return True
+
+    def close(self) -> None:
+        """The program goes no further."""
+
+    def row(self, status: str, reason: str, now: float) -> tuple[Any, ...]:
+        """The line of the requests table."""
+        request, job = self.request, self.job
+        end = now if status == "finished" else None
+        if job is None or job.kind != "generate":
+            return _row(request, request.model, None, end, 0, 0, status, reason)
+        return _row(request, job.model, job.first, end, job.out, job.cached, status, reason)
+
+
+def _row(
+    request: Request, model: str, first: float | None, end: float | None, out: int, cached: int, status: str, why: str
+) -> tuple[Any, ...]:
+    return (
+        request.id, request.tenant, request.session, request.program, model, request.arrival, first, end,
+        request.tokens, out, cached, status, why,
+    )  # fmt: skip
 
 
 class Flow:
     """Drives the generator of a program. `step` sends it the replies it waits for and returns the next jobs."""
 
     __slots__ = (
-        "cached",
-        "cancelled",
-        "failed",
-        "first",
-        "jobs",
-        "last",
-        "made",
-        "program",
-        "replies",
-        "request",
-        "wants_list",
-    )
+        "cached", "cancelled", "failed", "first", "jobs", "last", "made", "program", "replies", "request", "wants_list",
+    )  # fmt: skip
 
-    def __init__(self, request: Request, program: Callable[[Request], Program]) -> None:
+    call = None
+
+    def __init__(self, request: Request, program: Generator[Any, Any, None]) -> None:
         self.request = request
-        self.program = program(request)
+        self.program = program
         self.jobs: dict[int, LiveJob] = {}
         self.replies: list[Reply] = []
         self.wants_list = False
         self.made = self.cached = 0
-        self.first = UNSET
+        self.first: float | None = None
         self.last: LiveJob | None = None
         self.failed: LiveJob | None = None
         self.cancelled = ""
@@ -45,11 +87,8 @@ class Flow:
             calls: Any = self.program.send(self._value() if self.made else None)
         except StopIteration:
             return None
-        if type(calls) is Call:
-            self.wants_list = False
-            return [self._job(calls, now)]
         self.wants_list = isinstance(calls, list)
-        todo = calls if isinstance(calls, list) else [calls]
+        todo = calls if self.wants_list else [calls]
         if not todo or not all(isinstance(call, Call) for call in todo):
             raise BadInput(
                 f"program '{self.request.program}' yielded {calls!r}: it must yield a Call or a list of Calls."
@@ -78,17 +117,23 @@ class Flow:
         if job.kind == "generate":
             self.last = job
             self.cached += job.cached
-            if job.first >= 0:
+            if job.first is not None:
                 self.first = job.first
         return not self.jobs
+
+    def outcome(self) -> tuple[str, str]:
+        """How it ended, and why: on a reply that was no success, or by itself."""
+        if self.failed is not None:
+            return self.failed.status, self.failed.reason
+        return "finished", self.last.reason if self.last is not None else ""
+
+    def close(self) -> None:
+        """The program goes no further."""
+        self.program.close()
 
     def row(self, status: str, reason: str, now: float) -> tuple[Any, ...]:
         """The line of the requests table."""
         request, last = self.request, self.last
-        done = status == "finished"
-        return (
-            request.id, request.tenant, request.session, request.program,
-            (last.model if last is not None else "") or request.model, request.arrival,
-            self.first if self.first >= 0 else None, now if done else None, request.tokens,
-            last.out if last is not None else 0, self.cached, status, reason,
-        )  # fmt: skip
+        model, out = (last.model, last.out) if last is not None else ("", 0)
+        end = now if status == "finished" else None
+        return _row(request, model or request.model, self.first, end, out, self.cached, status, reason)

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from airi_sim.core.errors import PolicyError, unknown
 from airi_sim.core.log import Log
 from airi_sim.core.protocols import Admission, FaultPolicy, ModelRouter
-from airi_sim.core.types import Job, Program, Request, Verdict
-from airi_sim.runtime.flow import Flow
+from airi_sim.core.types import Call, Job, Program, Request, Verdict
+from airi_sim.runtime.flow import Flow, Single
 from airi_sim.runtime.handover import Handover
 from airi_sim.runtime.job import LiveJob
 from airi_sim.runtime.pool import Pool
@@ -39,7 +39,7 @@ class Gateway:
         admission: Admission,
         model_router: ModelRouter,
         faults: FaultPolicy,
-        programs: Mapping[str, Callable[[Request], Program]],
+        programs: Mapping[str, Callable[[Request], Program | Call]],
         concurrency: int | None = None,
         request_s: float = 0.0,
     ) -> None:
@@ -54,9 +54,9 @@ class Gateway:
         deciders = [admission, model_router, *[pool.router for pool in pools]]
         self.hearers: list[Callable[[Job, int, float], None]] = [p.over for p in deciders if hasattr(p, "over")]
         self.able: dict[tuple[str, str], dict[str, Pool]] = {}
-        self.flows: dict[int, Flow] = {}
+        self.flows: dict[int, Flow | Single] = {}
         self.outside: deque[Request] = deque()
-        self.ready: deque[Flow] = deque()
+        self.ready: deque[Flow | Single] = deque()
         self.timers: list[tuple[float, int, Any]] = []
         self.touched: list[Any] = []
         self.sequence = self.waits = 0
@@ -68,13 +68,20 @@ class Gateway:
     # -- requests and their programs
 
     def _enter(self, request: Request, now: float) -> None:
+        flow = self.flows[request.id] = self._flow(request)
+        if flow.call is not None and self.concurrency is None:  # nobody waits for it to end: it can nest nothing
+            self._send(flow.step(now)[0], now)
+        else:
+            self._advance(flow, now)
+
+    def _flow(self, request: Request) -> Flow | Single:
         program = self.programs.get(request.program)
         if program is None:
             raise unknown("program", request.program, self.programs)
-        flow = self.flows[request.id] = Flow(request, program)
-        self._advance(flow, now)
+        made = program(request)
+        return Single(request, made) if isinstance(made, Call) else Flow(request, made)
 
-    def _advance(self, flow: Flow, now: float) -> None:
+    def _advance(self, flow: Flow | Single, now: float) -> None:
         """Let a program go on. A call may be over at once (refused), so this is a line and never nests."""
         self.ready.append(flow)
         if len(self.ready) > 1:
@@ -83,18 +90,20 @@ class Gateway:
             self._step(self.ready[0], now)
             self.ready.popleft()
 
-    def _step(self, flow: Flow, now: float) -> None:
+    def _step(self, flow: Flow | Single, now: float) -> None:
         jobs = flow.step(now)
         if jobs is not None:
             for job in jobs:
-                if self.request_s and job.kind == "generate":
-                    self._later(now + self.request_s, job)
-                else:
-                    self._offer(job, now)
-        elif flow.failed is not None:  # the program ended on a reply that was no success
-            self._close(flow, flow.failed.status, flow.failed.reason, now)
+                self._send(job, now)
         else:
-            self._close(flow, "finished", flow.last.reason if flow.last is not None else "", now)
+            self._close(flow, *flow.outcome(), now)
+
+    def _send(self, job: LiveJob, now: float) -> None:
+        """A call of a model takes the API path of its engine first."""
+        if self.request_s and job.kind == "generate":
+            self._later(now + self.request_s, job)
+        else:
+            self._offer(job, now)
 
     def _over(self, job: LiveJob, now: float) -> None:
         """A job is over, one way or another: log it, and let its program go on with the reply."""
@@ -108,20 +117,26 @@ class Gateway:
         if not flow.over(job):
             return
         if flow.cancelled:
-            flow.program.close()
+            flow.close()
             self._close(flow, "cancelled", flow.cancelled, now)
+        elif flow.call is not None:
+            self._close(flow, job.status, job.reason, now)
+            job.flow = None  # they refer to each other: leave nothing to the cycle collector
         else:
             self._advance(flow, now)
 
-    def _close(self, flow: Flow, status: str, reason: str, now: float) -> None:
+    def _close(self, flow: Flow | Single, status: str, reason: str, now: float) -> None:
         request = flow.request
         del self.flows[request.id]
         self.counts[status] += 1
-        self.log.requests.append(flow.row(status, reason, now))
-        self.log.spill()
-        if self.forget is not None:
-            self.forget(request)
-        if self.outside and self.concurrency is not None and len(self.flows) < self.concurrency:
+        log = self.log
+        log.requests.append(flow.row(status, reason, now))
+        if log.sink is not None:
+            log.spill()
+        forget = self.forget
+        if forget is not None:
+            forget(request)
+        if self.concurrency is not None and self.outside and len(self.flows) < self.concurrency:
             waiting = self.outside.popleft()
             waiting.arrival = now
             self._enter(waiting, now)
@@ -129,8 +144,7 @@ class Gateway:
     def _row(self, job: LiveJob, now: float) -> tuple[Any, ...]:
         server = self.servers[job.server].name if job.server >= 0 else ""
         return (
-            job.id, job.request, job.kind, job.model, job.pool, server, job.submitted,
-            job.started if job.started >= 0 else None, job.first if job.first >= 0 else None, now,
+            job.id, job.request, job.kind, job.model, job.pool, server, job.arrived, job.started, job.first, now,
             job.prompt, job.out, job.cached, job.preemptions, job.status,
         )  # fmt: skip
 
@@ -157,7 +171,9 @@ class Gateway:
     def _pick(self, job: LiveJob, able: Mapping[str, Pool], now: float) -> Pool | None:
         """One of several pools, by the model router."""
         if len(able) < 2:
-            return next(iter(able.values()), None)
+            for pool in able.values():
+                return pool
+            return None
         views = {name: pool.board for name, pool in able.items()}
         choice = self.model_router.choose(job, views, now)
         if choice not in able:
@@ -210,7 +226,6 @@ class Gateway:
 
     def _submit(self, job: LiveJob, server: Any, pool: Pool, now: float) -> None:
         server.submit(job, now)
-        pool.changed(server)
         if server.cut_wanted or len(server.flights) < server.depth:
             self.touched.append(server)
 

@@ -121,7 +121,7 @@ class Handover:
         job.moving = None
         if job.doomed:
             source.surrender(job)
-            job.status, job.finished = job.doomed, now
+            job.status = job.doomed
             over(job, now)
             return
         del source.moving[job.id]

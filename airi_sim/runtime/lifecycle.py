@@ -16,9 +16,13 @@ from airi_sim.runtime.prefix import Pages, PrefixCache
 
 class Lifecycle(Drafting):
     """What happens to the jobs of a TokenServer, and the rare half of its life. `coming`: jobs that are to be handed
-    over to it and are not here yet."""
+    over to it and are not here yet. `heard`: its queue wants to hear when a job is over."""
 
-    coming = 0
+    __slots__ = (
+        "adopted", "caching", "coming", "cut_wanted", "detailed", "heard", "incoming", "index", "inflight_tokens",
+        "jobs", "leaving", "make_cache", "make_queue", "max_seats", "parted", "passes", "progress", "spent", "unit",
+        "up",
+    )  # fmt: skip
 
     make_queue: Callable[[], Queue]
     make_cache: Callable[[], Cache] | None
@@ -38,7 +42,8 @@ class Lifecycle(Drafting):
     passes: int
     cut_wanted: bool
     up: bool
-    ghosts: int
+    coming: int
+    heard: bool
 
     def empty(self) -> None:
         """Nothing here: at the start, and after the server died."""
@@ -51,7 +56,8 @@ class Lifecycle(Drafting):
         self.adopted: list[LiveJob] = []
         self.parted: list[LiveJob] = []
         self.lane, self.partial = self.lanes[0], self.partials[0]
-        self.free = self.blank = self.available = self.total
+        self.free = self.blank = self.total
+        self.withheld = 0
         self.cache = PrefixCache(self.unit, self.make_cache and self.make_cache()) if self.caching else None
         self.pages = Pages(self.total, self.block, self.unit) if self.detailed else None
         self.decodes = False
@@ -60,7 +66,7 @@ class Lifecycle(Drafting):
         self.slices: list[tuple[LiveJob, int]] = []
         self.choices: list[tuple[int, str]] = []
         self.resumed: list[LiveJob] = []
-        self.attention = self.context = self.ghosts = 0
+        self.ghosts = 0
 
     def kv_used(self, now: float) -> int:
         """Blocks in use at `now`, also in the middle of a run of equal passes."""
@@ -73,7 +79,7 @@ class Lifecycle(Drafting):
 
     def begin(self, job: LiveJob, lane: Lockstep, now: float) -> None:
         """The prompt is done and the first token out: the job decodes from now on."""
-        if job.first < 0:
+        if job.first is None:
             job.first = now
         job.out += 1
         job.joined_s, job.joined_pass, job.emitted = now, lane.passes, True
@@ -104,11 +110,21 @@ class Lifecycle(Drafting):
             self.adopted.remove(job)
         self._vacate(job)
         tell_over(self.queue, job, now)
-        self._gone(job, status, now)
+        self._gone(job, status)
 
-    def _gone(self, job: LiveJob, status: str, now: float) -> None:
+    def retire(self, job: LiveJob, lane: Lockstep, now: float) -> None:
+        """A decoding job emitted its last token: what `end` does, where that is known."""
+        del self.running[job.id]
+        self.close_span(job)
+        self._give(job, -(-lane.leave(job) // self.block))
+        job.reason = "length" if job.out >= job.budget else ""
+        if self.heard:
+            tell_over(self.queue, job, now)
+        self._gone(job, "finished")
+
+    def _gone(self, job: LiveJob, status: str) -> None:
         job.version += 1
-        job.status, job.finished = status, now
+        job.status = status
         self.inflight_tokens -= job.prompt
         del self.jobs[job.id]
 
@@ -118,6 +134,7 @@ class Lifecycle(Drafting):
         for job in leaving:
             del self.leaving[job.id]
         gone = [job for job in leaving if job.moving is None]
+        self.changed.add(self.slot)
         for job in leaving:
             if job.moving is not None:
                 self.part(job)
@@ -151,7 +168,7 @@ class Lifecycle(Drafting):
             remove(job, now)
         else:
             self.ghosts += 1
-        self._gone(job, reason, now)
+        self._gone(job, reason)
         return True
 
     def fail(self, now: float) -> list[LiveJob]:

@@ -28,7 +28,8 @@ class Pool:
 
     def __post_init__(self) -> None:
         self.router_name = type(self.router).__name__
-        self.slot = {server.index: i for i, server in enumerate(self.servers)}
+        for i, server in enumerate(self.servers):
+            server.slot, server.changed = i, self.board.changed
 
     def serves(self, job: LiveJob) -> bool:
         """Whether a job of that kind and model may begin here."""
@@ -40,9 +41,8 @@ class Pool:
         """The replica the router chose. One that is down refuses the connection: the next one that is up takes it."""
         choice = self.router.route(job, self.board, now)
         try:
-            i = choice.__index__()
-            server = self.servers[i] if i >= 0 else None
-        except (AttributeError, IndexError):
+            server = self.servers[choice] if choice >= 0 else None
+        except (TypeError, IndexError):
             server = None
         if server is None:
             raise PolicyError(
@@ -50,9 +50,9 @@ class Pool:
                 f"return an index from 0 to {len(self.servers) - 1}."
             )
         if not server.up:
-            server = self._next_up(i)
-        if server is not None:
-            self.board.routed(self.slot[server.index], job)
+            server = self._next_up(int(choice))
+        if job.prefix and server is not None:
+            self.board.routed(server.slot, job)
         return server
 
     def _next_up(self, after: int) -> Any:
@@ -62,4 +62,4 @@ class Pool:
 
     def changed(self, server: Any) -> None:
         """The columns of a server are to be fetched anew."""
-        self.board.changed.add(self.slot[server.index])
+        self.board.changed.add(server.slot)

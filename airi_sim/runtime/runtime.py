@@ -14,7 +14,7 @@ from typing import Any
 from airi_sim.core.errors import PolicyError
 from airi_sim.core.protocols import Executor
 from airi_sim.core.types import Outcome, Plan, Request
-from airi_sim.runtime.flow import Flow
+from airi_sim.runtime.flow import Flow, Single
 from airi_sim.runtime.gateway import GATEWAY, Delivery
 from airi_sim.runtime.handover import Handover
 from airi_sim.runtime.job import LiveJob
@@ -41,38 +41,35 @@ class Runtime(Relay):
         self._enter(request, now)
 
     def plan(self, server: Any, now: float) -> Plan | None:
-        """What the server runs next (the driver starts it), with the columns kept up to date."""
-        if self.stale:
-            self._tick_views(now)
+        """What the server runs next (the driver starts it). Asked after `touched` at the same `now` only."""
         if self.lines:
             self._board(server, now)
         plan: Plan | None = server.plan(now)
-        if server.preempted or (plan is not None and plan.slices):
-            self.home[server.index].changed(server)
         if plan is None and server.wake < inf:
-            if not server.wake > now:
-                raise PolicyError(
-                    f"policy {server.policy} on {server.name} runs nothing at {now} s and wants to be asked again at "
-                    f"{server.wake} s: 'until' of its horizon must be later."
-                )
-            self._later(server.wake, server)
+            self._wait(server, now)
         return plan
+
+    def _wait(self, server: Any, now: float) -> None:
+        """A server runs nothing on purpose, until a moment of its own choice."""
+        if not server.wake > now:
+            raise PolicyError(
+                f"policy {server.policy} on {server.name} runs nothing at {now} s and wants to be asked again at "
+                f"{server.wake} s: 'until' of its horizon must be later."
+            )
+        self._later(server.wake, server)
 
     def finish(self, plan: Plan, outcome: Outcome, now: float) -> None:
         """A plan is over."""
         if self.stale:
             self._tick_views(now)
         server = self.servers[plan.server]
-        if outcome.failed:
+        if outcome[4]:  # failed
             self.server_down(server.index, now)
             return
-        ended = server.commit(plan, outcome, now)
         self.touched.append(server)
-        if ended:
-            self.home[server.index].changed(server)
-            for job in ended:
-                self._over(job, now)
-        if plan.ends and self.relays:
+        for job in server.commit(plan, outcome, now):
+            self._over(job, now)
+        if self.relays and plan.ends:
             self._hand_on(server, plan, now)
         if server.parted:
             self._depart(server, now)
@@ -140,13 +137,13 @@ class Runtime(Relay):
             self.home[server.index].changed(server)
             self.touched.append(server)
 
-    def _from_outside(self, request: int) -> Flow | None:
+    def _from_outside(self, request: int) -> Flow | Single | None:
         """A request that waits for others to end, as a flow that has not begun."""
         waiting = next((one for one in self.outside if one.id == request), None)
         if waiting is None:
             return None
         self.outside.remove(waiting)
-        flow = self.flows[request] = Flow(waiting, self.programs[waiting.program])
+        flow = self.flows[request] = self._flow(waiting)
         return flow
 
     def server_down(self, index: int, now: float) -> None:
@@ -157,7 +154,7 @@ class Runtime(Relay):
         if not server.up:
             return
         lost = server.fail(now)
-        pool.board.mark(pool.slot[index], up=False)
+        pool.board.mark(server.slot, up=False)
         pool.changed(server)
         self.touched.append(server)
         if self.handovers or self.lines:
@@ -176,7 +173,7 @@ class Runtime(Relay):
             self._tick_views(now)
         server, pool = self.servers[index], self.home[index]
         server.revive()
-        pool.board.mark(pool.slot[index], up=True)
+        pool.board.mark(server.slot, up=True)
         self.touched.append(server)
 
     def hand_over(self, job: LiveJob, target: Any, link: Any, bytes_per_token: int, now: float) -> None:
@@ -220,7 +217,7 @@ class Runtime(Relay):
             for server in self.servers:
                 server.fail(now)
         for request in self.outside:
-            self.flows[request.id] = Flow(request, self.programs[request.program])
+            self.flows[request.id] = self._flow(request)
         self.outside.clear()
         for flow in list(self.flows.values()):
             for job in list(flow.jobs.values()):

@@ -34,6 +34,7 @@ class Station:
         self.wake = inf
         self.passes = self.queued_tokens = self.inflight_tokens = 0
         self.total = 0
+        self.slot, self.changed = index, set[int]()
         self.verb = "pass"
         self.policy = type(self.queue).__name__
 
@@ -49,6 +50,7 @@ class Station:
         self.jobs[job.id] = job
         self.queued_tokens += job.tokens
         self.inflight_tokens += job.tokens
+        self.changed.add(self.slot)
         self.queue.push(job, now)
 
     def _take(self, job: LiveJob, now: float) -> None:
@@ -60,6 +62,7 @@ class Station:
         slices = [(job, job.tokens) for job in jobs]
         plan = Plan(self.index, now, slices, jobs, kind=self.verb, prefill_tokens=sum([job.tokens for job in jobs]))
         self.flights.append(plan)
+        self.changed.add(self.slot)
         for job in jobs:
             self.log.decide(self.name, self.policy, job.id, choice, self.passes)
         self.passes += 1
@@ -74,7 +77,8 @@ class Station:
             del self.running[job.id]
             job.first = now
             tell_over(self.queue, job, now)
-            self._gone(job, job.doomed or "finished", now)
+            self._gone(job, job.doomed or "finished")
+        self.changed.add(self.slot)
         self._record(plan, outcome, now)
         return sorted(ended)
 
@@ -84,9 +88,9 @@ class Station:
         )  # fmt: skip
         self.log.plans.append(row)
 
-    def _gone(self, job: LiveJob, status: str, now: float) -> None:
+    def _gone(self, job: LiveJob, status: str) -> None:
         job.version += 1
-        job.status, job.finished = status, now
+        job.status = status
         self.inflight_tokens -= job.tokens
         del self.jobs[job.id]
 
@@ -99,7 +103,7 @@ class Station:
         remove = getattr(self.queue, "remove", None)
         if remove is not None:
             remove(job, now)
-        self._gone(job, reason, now)
+        self._gone(job, reason)
         return True
 
     def fail(self, now: float) -> list[LiveJob]:

@@ -7,7 +7,7 @@ arrival, or another head of the queue while a seat is free; the queue is asked f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import Any
 
@@ -24,7 +24,7 @@ from airi_sim.runtime.prefix import prefix_hashes
 STALL_PASSES = 20_000
 MOST_CIRCLES = 100
 INSTANT = 1e-6
-new_plan = Plan.__new__
+blank_plan = Plan.__new__
 
 
 def no_progress(_plan: Plan, _now: float) -> int:
@@ -42,9 +42,14 @@ class TokenServer(Lifecycle):
 
     `depth` plans may be in flight, each with its own lane of jobs (pipeline stages). `lookahead` tokens more than one
     may be accepted per job and pass (speculation). `ahead`: while a pass runs the next one is composed already
-    (asynchronous scheduling), so that an arrival is looked at when the pass in flight is over. `fast=False` plans pass by
-    pass. `detailed` keeps block tables.
+    (asynchronous scheduling), so that an arrival is looked at when the pass in flight is over. `fast=False` plans pass
+    by pass. `detailed` keeps block tables.
     """
+
+    __slots__ = (
+        "account", "ahead", "depth", "fast", "greedy", "hash_block", "max_len", "moved", "policy", "preempts", "seen",
+        "timeless", "wake",
+    )  # fmt: skip
 
     kind = "generate"
 
@@ -93,9 +98,11 @@ class TokenServer(Lifecycle):
         self.spent: Callable[[Plan, int], tuple[float, float]] = nothing_spent
         self.up = True
         self.cut_wanted = False
+        self.heard = hasattr(self.queue, "over")
         self.wake = inf
-        self.ghosts = 0
+        self.ghosts = self.coming = 0
         self.passes = self.moved = self.seen = self.queued_tokens = self.inflight_tokens = 0
+        self.slot, self.changed = index, set[int]()
         self.empty()
 
     # -- in
@@ -129,7 +136,9 @@ class TokenServer(Lifecycle):
     def submit(self, job: LiveJob, now: float) -> None:
         """Queue a job that `refuses` nothing; sets `cut_wanted` if the plan in flight could change by it."""
         job.server = self.index
-        job.budget = min(job.budget, self.max_len - job.prompt)
+        room = self.max_len - job.prompt
+        if job.budget > room:
+            job.budget = room
         if self.caching and job.prefix:
             job.hashes, _ = prefix_hashes(job.prefix, job.prompt, self.hash_block, self.block)
         if self.detailed:
@@ -137,6 +146,7 @@ class TokenServer(Lifecycle):
         self.jobs[job.id] = job
         self.queued_tokens += job.tokens
         self.inflight_tokens += job.prompt
+        self.changed.add(self.slot)
         plan = self.flights[0] if self.flights else None
         if plan is None or plan.repeat == 1:
             self.queue.push(job, now)
@@ -144,7 +154,8 @@ class TokenServer(Lifecycle):
         if self.account is not None:
             self._settle(plan, self.progress(plan, now))
         self.queue.push(job, now)
-        self.cut_wanted = self.cut_wanted or self._cuts(job, now)
+        if not self.cut_wanted:
+            self.cut_wanted = self._cuts(job, now)
 
     def _cuts(self, job: LiveJob, now: float) -> bool:
         """Whether an arrival can change the plan in flight: only a new head that finds a seat and a block can. How much
@@ -167,10 +178,12 @@ class TokenServer(Lifecycle):
     def plan(self, now: float) -> Plan | None:
         """What to run next, or None: nothing to do, or as many plans in flight as the server can have."""
         self.wake = inf
-        if len(self.flights) >= self.depth or not self.up or not (self.jobs or self.adopted):
+        if not (self.jobs or self.adopted) or not self.up:
             return None
         if self.depth > 1:
-            return self._plan_lane(now)
+            return self._plan_lane(now) if len(self.flights) < self.depth else None
+        if self.flights:
+            return None
         plan = self._attempt(now)
         return self._again(now) if plan is None and (self.preempted or self.buried) else plan
 
@@ -202,10 +215,7 @@ class TokenServer(Lifecycle):
         self.decodes = self.closed = self.preempted = self.buried = False
         self.budget = self.limit
         self.seats = self.max_seats - len(self.running)
-        self.available = self.free
-        if self.slices:
-            self.slices = []
-            self.attention = self.context = 0
+        self.withheld = 0
         if self.choices:
             self.choices = []
         if self.incoming or self.adopted:
@@ -216,7 +226,7 @@ class TokenServer(Lifecycle):
         if self.slices:
             return self._seal(self._mixed(now))
         if self.decodes and self.lane.count:
-            return self._seal(self._decodes(now))
+            return self._seal(self._decodes(now, self.lane))
         if not self.preempted:
             self._sleep(now)
         return None
@@ -229,14 +239,14 @@ class TokenServer(Lifecycle):
             self.choices.append((job.id, "adopt"))
         self.adopted = []
 
-    def _audit(self) -> None:
-        """Every admitted job must have been popped once, every preempted one requeued once."""
-        waiting = len(self.jobs) - len(self.running) + self.ghosts
+    def _audit(self, waiting: int) -> None:
+        """Every admitted job must have been popped once, every preempted one requeued once; and all have seats."""
         if len(self.queue) != waiting:
             raise PolicyError(
                 f"policy {type(self.queue).__name__} on {self.name} holds {len(self.queue)} jobs where {waiting} wait: "
                 f"{self.policy} must pop each job it admits once, and the queue must keep each job pushed or requeued."
             )
+        raise PolicyError(f"{self._who()} runs {len(self.running)} jobs on {self.max_seats} seats (max_num_seqs).")
 
     def _sleep(self, now: float) -> None:
         """Nothing runs although jobs wait: ask who waits on purpose, batcher or queue, when to ask again."""
@@ -246,55 +256,61 @@ class TokenServer(Lifecycle):
 
     def _mixed(self, now: float) -> Plan:
         """A pass with prompts in it: it is made once, never repeated."""
-        self._audit()
-        if len(self.running) > self.max_seats:
-            raise PolicyError(f"{self._who()} runs {len(self.running)} jobs on {self.max_seats} seats (max_num_seqs).")
-        lane = self.lane
+        running = len(self.running)
+        waiting = len(self.jobs) - running + self.ghosts
+        if running > self.max_seats or len(self.queue) != waiting:
+            self._audit(waiting)
+        lane, slices = self.lane, self.slices
+        self.slices = []
         sequences = lane.count if self.decodes else 0
         ends: list[LiveJob] = []
-        tokens = 0
-        for job, n in self.slices:
+        tokens = attention = context = 0
+        for job, n in slices:
+            done = job.done
             tokens += n
-            if job.done == job.tokens:
+            attention += n * (2 * done - n)
+            context += done
+            job.sliced = 0
+            if done == job.tokens:
                 ends.append(job)
-                if job in self.partial:
+                if self.partial and job in self.partial:
                     self.partial.remove(job)
+            self.log.decide(self.name, self.policy, job.id, f"chunk {n}", self.passes)
         if self.budget < 0 or tokens + sequences > self.limit:
             drafted = f"{self._who()} drafted {tokens + sequences} tokens"
             raise PolicyError(f"{drafted}, over the budget of max_num_batched_tokens={self.limit}.")
-        if lane.count and not self.decodes:
+        if not sequences and lane.count:
             self.choices.append((-1, "hold"))
-        plan = self._plan_of(lane, sequences, now)
-        plan.slices, plan.ends, plan.prefill_tokens = self.slices, ends, tokens
-        plan.prefill_attention, plan.prefill_context = self.attention, self.context
+        plan = self._plan_of(now, lane, sequences)
+        plan.slices, plan.ends = slices, ends
+        plan.prefill_tokens, plan.prefill_attention, plan.prefill_context = tokens, attention, context
         return plan
 
-    def _plan_of(self, lane: Lockstep, sequences: int, now: float) -> Plan:
-        """A plan with what all have in common; what most lack has its value in the class (this is the hot path)."""
-        plan = new_plan(Plan)
-        plan.server = self.index
-        plan.start = now
+    def _plan_of(self, now: float, lane: Lockstep, sequences: int) -> Plan:
+        """A plan of decodes only, field by field: the constructor costs more than the rest of a plan."""
+        plan = blank_plan(Plan)
+        plan.server, plan.start, plan.lane, plan.kind = self.index, now, lane.index, "pass"
+        plan.slices = plan.ends = ()
         plan.joins = self.resumed
-        if sequences:
-            plan.sequences = sequences
-            plan.context = lane.context
-            plan.reserved = self.reserved
-            if self.cache is not None and self.cache.shared:
-                plan.shared = self.cache.shared * self.cache.unit * self.block
-            if lane.ranked:
-                plan.longest = lane.longest()
-        if lane.index:
-            plan.lane = lane.index
+        plan.sequences = sequences
+        plan.context = lane.context if sequences else 0
+        plan.longest = lane.longest() if sequences and lane.ranked else 0
+        plan.reserved = self.reserved if sequences else 0
+        plan.shared = self.cache.shared * self.cache.unit * self.block if sequences and self.cache is not None else 0
+        plan.prefill_tokens = plan.prefill_attention = plan.prefill_context = plan.charged = 0
+        plan.repeat = 1
+        plan.until = plan.end = inf
+        plan.live = True
+        plan.rows = None
         return plan
 
-    def _decodes(self, now: float) -> Plan:
+    def _decodes(self, now: float, lane: Lockstep) -> Plan:
         """A pass in which everybody decodes, and as many equal ones after it as are sure to follow."""
-        lane = self.lane
-        plan = self._plan_of(lane, lane.count, now)
+        plan = self._plan_of(now, lane, lane.count)
         if self.fast and not self.preempted and self.depth == 1 and not self.lookahead:
             free = self.free + self.reserved
             plan.repeat = FOREVER if free > lane.count << 10 else lane.headroom(free)
-            if self.cache is not None and len(self.queue) and self.seats:
+            if self.cache is not None and self.seats and len(self.queue):
                 plan.repeat = min(plan.repeat, self._before_eviction(now))
             if not (self.greedy and self.timeless):
                 plan.repeat, plan.until = self._horizon(plan.repeat, now)
@@ -324,15 +340,16 @@ class TokenServer(Lifecycle):
         return max(1, repeat), until
 
     def _seal(self, plan: Plan) -> Plan:
-        """The draft stands: log its choices, send it off."""
-        for job, tokens in plan.slices:
-            self.log.decide(self.name, self.policy, job.id, f"chunk {tokens}", self.passes)
-        for job_id, choice in self.choices:
-            self.log.decide(self.name, self.policy, job_id, choice, self.passes)
+        """The draft stands: log its other choices, send it off."""
+        if self.choices:
+            for job_id, choice in self.choices:
+                self.log.decide(self.name, self.policy, job_id, choice, self.passes)
         if self.pages is not None:
             plan.rows = list(self._rows(plan))
         if self.resumed:
             self.resumed = []
+        if plan.slices:
+            self.changed.add(self.slot)
         self.flights.append(plan)
         self.cut_wanted = False
         return plan
@@ -351,11 +368,11 @@ class TokenServer(Lifecycle):
 
     # -- commit
 
-    def commit(self, plan: Plan, outcome: Outcome, now: float) -> list[LiveJob]:
+    def commit(self, plan: Plan, outcome: Outcome, now: float) -> Sequence[LiveJob]:
         """Book what ran; returns the jobs that are over: those that stopped by id, then those that were let go."""
+        passes, stopped, first_s, advanced, _ = outcome
         self.flights.remove(plan)
         plan.live = self.decodes = False
-        passes, stopped = outcome.passes, outcome.stopped
         lane = self.lanes[plan.lane]
         if plan.sequences:
             if self.account is not None:
@@ -364,26 +381,26 @@ class TokenServer(Lifecycle):
                 self.grow(lane.growth(passes) - plan.reserved)
             lane.passes += passes
             lane.context += passes * lane.count
-            if outcome.advanced:
-                self.correct(lane, outcome.advanced)
+            if advanced:
+                self.correct(lane, advanced)
         self.passes += passes
-        if plan.slices:
-            for job, _ in plan.slices:
-                job.sliced = 0
-            for job in plan.ends:
-                self.begin(job, lane, now)
+        for job in plan.ends:
+            self.begin(job, lane, now)
         used = self.total - self.free
         if stopped:
             if len(stopped) > 1:
                 stopped.sort()
             for job in stopped:
-                job.reason = "length" if job.out + lane.passes - job.g0 >= job.budget else ""
-                self.end(job, "finished", now)
+                self.retire(job, lane, now)
+            self.changed.add(self.slot)
         if self.leaving:
             stopped = stopped + self.let_go(now)
         if not plan.sequences:
             self._watch(plan, bool(stopped))
-        self.record(plan, plan.start, now, passes, outcome.first_s, used)
+        self.log.plans.append((
+            self.name, "pass", plan.start, now, passes, plan.sequences, plan.prefill_tokens,
+            plan.context + plan.prefill_context, used, len(self.jobs) - len(self.running), first_s, plan.lane,
+        ))  # fmt: skip
         return stopped
 
     def _watch(self, plan: Plan, ended: bool) -> None:

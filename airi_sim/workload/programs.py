@@ -9,9 +9,9 @@ from airi_sim.core.errors import BadInput, unknown
 from airi_sim.core.types import Call, Program, Request
 
 
-def chat(request: Request) -> Program:
-    """One call of one model with the prompt of the request."""
-    yield Call("generate", request.tokens, request.budget, request.model, request.prefix)
+def chat(request: Request) -> Call:
+    """One call of one model with the prompt of the request: no generator is needed for that."""
+    return Call("generate", request.tokens, request.budget, request.model, request.prefix)
 
 
 def rag(request: Request, k: int = 4, chunk_tokens: int = 64) -> Program:
@@ -30,11 +30,11 @@ def rag(request: Request, k: int = 4, chunk_tokens: int = 64) -> Program:
     yield Call("generate", prompt, request.budget, request.model, request.prefix[:-1], inputs=(found.job,))
 
 
-PROGRAMS: dict[str, Callable[[Request], Program]] = {"chat": chat, "rag": rag}
+PROGRAMS: dict[str, Callable[[Request], Program | Call]] = {"chat": chat, "rag": rag}
 """Programs by the name that a request or `workload.program` gives."""
 
 
-def program(name: str) -> Callable[[Request], Program]:
+def program(name: str) -> Callable[[Request], Program | Call]:
     """The program of a name: one of PROGRAMS, or anybody's function written `module.function`; else BadInput."""
     if name in PROGRAMS:
         return PROGRAMS[name]
@@ -42,7 +42,7 @@ def program(name: str) -> Callable[[Request], Program]:
     if not module:
         raise unknown("program", name, [*PROGRAMS, "module.function"])
     try:
-        found: Callable[[Request], Program] = getattr(import_module(module), function)
+        found: Callable[[Request], Program | Call] = getattr(import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise BadInput(f"program '{name}' cannot be imported ({error}); write it as module.function.") from None
     return found

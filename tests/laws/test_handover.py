@@ -93,17 +93,17 @@ def test_a_cancellation_before_a_departure_that_finds_no_room_is_not_forgotten()
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_an_adopted_job_is_cancelled_before_it_decodes(fast: bool) -> None:
+def test_an_adopted_job_is_cancelled_before_it_decodes(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     world = Two(jobs(1) + jobs(1, "b", 1, out=200), fast=fast)
     world.move(0.2)
-    adopt = world.servers[1].adopt
+    adopt = TokenServer.adopt
 
-    def adopt_then_cancel(job: Any) -> None:
-        adopt(job)
+    def adopt_then_cancel(server: TokenServer, job: Any) -> None:
+        adopt(server, job)
         at = world.driver.now + 1e-6
         world.driver.at(at, lambda: world.runtime.cancel(0, at))
 
-    world.servers[1].adopt = adopt_then_cancel  # type: ignore[method-assign]
+    monkeypatch.setattr(TokenServer, "adopt", adopt_then_cancel)
     assert set(world.run()) == {1}
 
 

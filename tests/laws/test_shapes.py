@@ -221,11 +221,11 @@ class Speculating(CostExecutor):
         for job in self.server.running.values():
             if job.lane is not None and plan.sequences:
                 have = self.server.attained(job)
-                accepted = min((job.id // 1000 + self.server.passes) % 5, self.stops.length(job) - have)
+                accepted = min((job.id // 1000 + self.server.passes) % 5, self.length(job) - have)
                 advanced[job] = accepted
-                if have + accepted >= self.stops.length(job):
+                if have + accepted >= self.length(job):
                     stopped.append(job)
-        stopped += [job for job in plan.ends if self.stops.length(job) == job.out + 1]
+        stopped += [job for job in plan.ends if self.length(job) == job.out + 1]
         return Outcome(1, stopped, now - plan.start, advanced)
 
     server: TokenServer

@@ -9,7 +9,9 @@ WELCOME = Verdict(True)
 
 
 class Always:
-    """Everybody enters at once."""
+    """Everybody enters at once. `always` spares the gateway the question (and the log a row a request)."""
+
+    always = True
 
     def admit(self, job: Job, view: View, now: float) -> Verdict:
         return WELCOME
