@@ -61,7 +61,7 @@ class PrefillFirst:
 class DecodeFirst:
     """A pass is either prompts or decodes, and decodes win: prompts are let in while at most `low` jobs decode.
 
-    With 0 the decode-prioritising end of the range that Sarathi-Serve draws (OSDI 2024; FasterTransformer): smooth
+    With 0 the decode-prioritising end of the range (Sarathi-Serve, OSDI 2024; FasterTransformer does so): smooth
     output, and batches that melt down before anybody new is let in.
     """
 

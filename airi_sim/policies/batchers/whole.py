@@ -39,7 +39,7 @@ class Static:
 class GreedyAll:
     """An idle server takes everybody who waits at that moment, at most `cap` (null: the server's max_num_seqs).
 
-    The batch server of Inoue (Performance Evaluation 2021), whose mean delay has a closed form. Unlike `Static` it goes
+    A batch server of the books (Inoue, Performance Evaluation 2021), whose mean delay has a closed form. Unlike `Static` it goes
     on admitting over several passes until all who waited at the beginning are in or memory stops it, then decodes.
     """
 

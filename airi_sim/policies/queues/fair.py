@@ -62,8 +62,8 @@ class Sfq(Keyed):
 
 
 class Wfq(Sfq):
-    """Weighted fair queueing (Demers, Keshav and Shenker, SIGCOMM 1989) with the self-clocked virtual time of Golestani
-    (INFOCOM 1994): as `Sfq`, but the least finish tag goes first, so that small jobs of a tenant that was idle get in
+    """Weighted fair queueing (Demers, Keshav and Shenker, SIGCOMM 1989) with self-clocked virtual time (Golestani,
+    INFOCOM 1994): as `Sfq`, but the least finish tag goes first, so that small jobs of a tenant that was idle get in
     sooner, and virtual time is the finish tag of whoever was admitted last."""
 
     def tag(self, start: float, finish: float) -> float:
