@@ -64,8 +64,9 @@ performance: $(VENV)/.demo  ## measure everything of docs/performance.md anew (h
 	@$(VENV)/bin/airi bench bench.cases=all bench.repeat=5 hydra.run.dir=runs/performance $(OVERRIDES)
 	@$(VENV)/bin/python docs/performance.py runs/performance
 
-docs: $(VENV)/.test  ## draw the picture of the README anew (of FROM=<comparison>, else of a fresh one), run the examples
+docs: $(VENV)/.test  ## draw the picture of the README anew (of FROM=<comparison>, else of a fresh one), list the policies, run the examples
 	@$(VENV)/bin/python docs/img/readme.py $(FROM)
+	@$(VENV)/bin/python docs/policies.py
 	@$(VENV)/bin/python -m pytest tests/docs $(PYTEST_ARGS)
 
 clean:  ## remove the environments and caches, keep runs
