@@ -39,8 +39,8 @@ class Static:
 class GreedyAll:
     """An idle server takes everybody who waits at that moment, at most `cap` (null: the server's max_num_seqs).
 
-    A batch server of the books (Inoue, Performance Evaluation 2021), whose mean delay has a closed form. Unlike `Static` it goes
-    on admitting over several passes until all who waited at the beginning are in or memory stops it, then decodes.
+    A batch server whose mean delay has a closed form (Inoue, Performance Evaluation 2021). Unlike `Static` it goes on
+    admitting over several passes until all who waited at the beginning are in or memory stops it, then decodes.
     """
 
     greedy = True
