@@ -7,6 +7,8 @@ sum exactly. Roofline blends live inside A; decode KV is added to it, because we
 
 from __future__ import annotations
 
+from typing import Any
+
 from airi_sim.core.errors import BadInput
 from airi_sim.core.types import FOREVER, Affine, Plan
 from airi_sim.hardware.accelerator import Accelerator
@@ -39,14 +41,20 @@ class PhysicsCost:
         serving, device = (deployment.serving or BARE).placed(device)
         kernels = Kernels(model, device, serving, deployment.precision, deployment.tp)
         launch, each = kernels.decode_launch(), kernels.decode_sequence()
-        tokens = Table(lambda n: serving.paced(kernels.layers(serving.padded(n)), model.layers) + serving.token_s * n)
         each_s = serving.sequence_s + serving.streamed_s
-        sequences = Table(lambda n: kernels.head(n) + each_s * n)
-        self._tokens = tokens
-        self._sequences = sequences
-        self._decode = Table(lambda n: tokens[n] + sequences[n] + launch * serving.graph + each * n)
         prompts = kernels.prefill_launch() + serving.prompt_s
-        self._beside = Table(lambda n: prompts + (launch + each * n) * device.mixed * (n > 0))
+
+        def tokens(n: Any) -> Any:
+            return serving.paced(kernels.layers(serving.padded(n)), model.layers) + serving.token_s * n
+
+        def sequences(n: Any) -> Any:
+            return kernels.head(n) + each_s * n
+
+        arrays = kernels.correct is None  # corrections look up one shape at a time
+        self._tokens = Table(tokens, arrays)
+        self._sequences = Table(sequences, arrays)
+        self._decode = Table(lambda n: tokens(n) + sequences(n) + launch * serving.graph + each * n, arrays)
+        self._beside = Table(lambda n: prompts + (launch + each * n) * device.mixed * (n > 0), arrays)
         whole, *windows = kernels.reaches()
         self._context = whole.decode
         self._mixed = self._context * device.mixed

@@ -55,7 +55,8 @@ class Reach(NamedTuple):
 
 
 class Kernels:
-    """Times (seconds) of the parts of a pass on one of `tp` accelerators."""
+    """Times (seconds) of the parts of a pass on one of `tp` accelerators. Numbers of tokens and of sequences may be
+    whole arrays of them (without `correct`); the times are then arrays, too."""
 
     def __init__(self, model: ModelSpec, device: Accelerator, serving: Serving, precision: str, tp: int) -> None:
         check_tensor_parallel(model, tp)
@@ -127,7 +128,8 @@ class Kernels:
 
     def _blend(self, compute: float, memory: float) -> float:
         p = self.device.blend
-        return float((compute**p + memory**p) ** (1 / p))
+        blended: float = (compute**p + memory**p) ** (1 / p)
+        return blended
 
     def _fixed(self, k: float) -> float:
         return self.device.gemm_s + self.device.gemm_k_s * sqrt(k / 4096)

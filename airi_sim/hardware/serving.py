@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
 
 from airi_sim.core.errors import BadInput, unknown
 from airi_sim.hardware.accelerator import Accelerator
@@ -81,17 +84,19 @@ class Serving:
         theirs = {name: value for name, value in own.items() if name not in mine}
         return replace(self, **ours), replace(device, **theirs)  # type: ignore[arg-type]
 
-    def padded(self, tokens: int) -> int:
-        """Tokens that the kernels of a pass work on."""
-        if not 4 < tokens <= self.graph_most:
-            return 4 if 2 < tokens <= self.graph_most else tokens
-        return -(-tokens // self.graph_step) * self.graph_step
+    def padded(self, tokens: Any) -> Any:
+        """Tokens that the kernels of a pass work on; of one number, or of each of an array."""
+        if isinstance(tokens, int):
+            return int(self.padded(np.array([tokens]))[0])
+        steps = np.where(tokens <= 2, 1, np.where(tokens <= 4, 4, max(self.graph_step, 1)))
+        return np.where(tokens <= self.graph_most, -(-tokens // steps) * steps, tokens)
 
     def paced(self, kernels: float, layers: int) -> float:
         """Seconds of a pass whose kernels take so long: the host launches them and works before and after. Kernels wait
         for their launch one by one, so the two blend instead of the longer one hiding the other."""
         launch = self.launch_s * layers
-        return self.step_s + (float((kernels**PACE + launch**PACE) ** (1 / PACE)) if launch else kernels)
+        paced: float = (kernels**PACE + launch**PACE) ** (1 / PACE) if launch else kernels
+        return self.step_s + paced
 
 
 BARE = Serving("bare", sampler_s=0.0)
