@@ -123,7 +123,8 @@ def _impatient(servers: int, rate: float, patience: float) -> Experiment:
         trace = run([Station(Slots(depth=servers))], who, prepare=prepare)
         rows = sorted(trace.log.jobs)
         gone = np.array([row[14] == "cancelled" for row in rows])
-        waited = np.array([(row[9] if row[7] is None else row[7]) - row[6] for row in rows])
+        submitted, started, over = (np.array([row[c] for row in rows], dtype=float) for c in (6, 7, 9))
+        waited = np.where(gone, over, started) - submitted
         return Sample({"left": kept(gone).mean(), "wait": kept(waited).mean()}, deviations(who, rate, size)[:2])
 
     name = f"M/M/{servers}+M, offered {rate:g}"
