@@ -7,12 +7,13 @@ from typing import Any
 
 import jupytext
 import nbformat
+import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 SCRIPTS = sorted(NOTEBOOKS.glob("*.py"))
-SMALL = {"QUICKSTART_REQUESTS": "120"}
+SMALL = {"QUICKSTART_REQUESTS": "120", "COMPARE_REQUESTS": "150", "COMPARE_SEEDS": "3"}
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -38,15 +39,32 @@ def test_outputs_are_stripped(script: Path) -> None:
     assert [c for c in code if c.outputs or c.execution_count] == []
 
 
-def test_quickstart_runs_and_shows_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in SMALL.items():
-        monkeypatch.setenv(name, value)
-    notebook = jupytext.read(NOTEBOOKS / "quickstart.py")
+def executed(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the cells of a notebook show when they run on a small input."""
+    for key, value in SMALL.items():
+        monkeypatch.setenv(key, value)
+    notebook = jupytext.read(NOTEBOOKS / f"{name}.py")
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
-    client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}})
-    client.execute()
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}}).execute()
     shown = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    assert sum("image/png" in output.get("data", {}) for output in shown) == 3
-    assert any("requests start earlier" in output.get("text", "") for output in shown)
     assert [output for output in shown if output.get("name") == "stderr"] == []
+    return shown
+
+
+def pictures(shown: list[Any]) -> int:
+    return sum("image/png" in output.get("data", {}) for output in shown)
+
+
+def test_quickstart_runs_and_shows_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = executed("quickstart", tmp_path, monkeypatch)
+    assert pictures(shown) == 3
+    assert any("requests start earlier" in output.get("text", "") for output in shown)
     assert {path.name for path in (tmp_path / "runs/quickstart").iterdir()} == {"fcfs", "patient_sjf"}
+
+
+def test_compare_policies_runs_and_its_pairs_are_worth_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = executed("compare_policies", tmp_path, monkeypatch)
+    assert pictures(shown) == 1
+    assert any("24 runs" in output.get("text", "") for output in shown)
+    found = pd.read_csv(tmp_path / "runs/compare_policies/intervals.csv")
+    assert len(found) == 6 and (found.correlation > 0.9).all() and (found.times_the_seeds > 4).all()
