@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airi_sim.core.errors import BadInput
 from airi_sim.results import style
+from airi_sim.results.slo import highest_rate
 from airi_sim.results.text import digits, percent, seconds
 from airi_sim.workbench.comparison import with_policies
 from airi_sim.workbench.config import load_config, plain
@@ -97,6 +98,17 @@ def mean(points: Iterable[Point], name: str, load: float, figure: str) -> float:
     return fmean(known) if known else float("nan")
 
 
+def goodput(points: Sequence[Point]) -> str:
+    """Up to which load 90 % of the requests keep their promises (DistServe's goodput), for the terminal."""
+    lines = []
+    for name in dict.fromkeys(p.policies for p in points if p.slo_attainment is not None):
+        loads = sorted({p.load for p in points if p.policies == name})
+        best = highest_rate(loads, [mean(points, name, load, "slo_attainment") for load in loads])
+        upto = "at no load" if best is None else f"up to {best.rate:.3g}" + (" or more" if not best.bounded else "")
+        lines.append(f"{name}: 90 % in SLO {upto}")
+    return "\n".join(lines)
+
+
 def write_table(points: Sequence[Point], path: Path) -> None:
     """A row a run, as csv."""
     with path.open("w", newline="") as file:
@@ -159,6 +171,7 @@ def main(overrides: Sequence[str]) -> int:
     write_table(points, folder / "load_sweep.csv")
     draw(points, plain(load_config(["experiment=load_sweep", *overrides]))["sweep"]["key"], folder / "load_sweep.png")
     print(table(points))
+    print(goodput(points))
     print(f"table and picture: {folder / 'load_sweep.csv'}, {folder / 'load_sweep.png'}")
     return 0
 

@@ -75,6 +75,17 @@ def test_policies_see_the_same_requests_and_load_only_stretches_time(swept: Path
     assert runs["jsq_sjf", 400]["arrival_s"].to_numpy() * 20 == pytest.approx(first["arrival_s"].to_numpy())
 
 
+def test_goodput_is_the_load_that_nine_in_ten_survive() -> None:
+    def point(name: str, at: float, share: float | None) -> load_sweep.Point:
+        return load_sweep.Point(name, at, 0, 1, 1.0, None, None, None, share)
+
+    told = [point("good", 10, 1.0), point("good", 20, 0.8), point("best", 10, 1.0), point("best", 20, 0.95),
+            point("bad", 10, 0.5), point("silent", 10, None)]  # fmt: skip
+    assert load_sweep.goodput(told).splitlines() == [
+        "good: 90 % in SLO up to 15", "best: 90 % in SLO up to 20 or more", "bad: 90 % in SLO at no load",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("word", "says"),
     [
