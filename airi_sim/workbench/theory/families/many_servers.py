@@ -140,7 +140,7 @@ def _giving_up(driver: Driver, request: int, at: float) -> Callable[[], None]:
 
     def give_up() -> None:
         flow = driver.runtime.flows.get(request)
-        if flow is not None and all(job.started < 0 for job in flow.jobs.values()):
+        if flow is not None and all(job.started is None for job in flow.jobs.values()):
             driver.runtime.cancel(request, at)
 
     return give_up
