@@ -116,15 +116,15 @@ def slowdown_by_class(run: Run, alone: Run, classes: int = 4) -> pd.DataFrame:
     """E2E over the E2E of the same request without company, by size (prompt and output tokens, classes of about equal
     numbers): requests, tokens up to, mean, p50, p99. Fair is a p99 that does not depend on size.
 
-    `alone`: the same requests one at a time (workload.concurrency=1). BadInput if the two share no finished request.
+    `alone`: the same requests one at a time (workload.concurrency=1). BadInput if they are other requests.
     """
     import pandas as pd
 
     both = pd.DataFrame({name: _latencies(one)["e2e_s"] for name, one in (("here", run), ("alone", alone))}).dropna()
-    if not len(both):
-        raise BadInput("the two runs have no finished request in common: slowdown needs the same workload and seed.")
-    requests = run.requests.set_index("request")
-    size = (requests["prompt_tokens"] + requests["output_tokens"])[both.index]
+    here, there = (one.requests.set_index("request").loc[both.index] for one in (run, alone))
+    if not len(both) or not here["prompt_tokens"].equals(there["prompt_tokens"]):
+        raise BadInput("the two runs are not the same requests: slowdown needs the same workload and the same seed.")
+    size = here["prompt_tokens"] + here["output_tokens"]
     place = np.minimum((size.rank(method="average") - 1) * classes // len(size), classes - 1)
     slowed = (both["here"] / both["alone"]).groupby(place.astype(int))
     columns = {"requests": slowed.size(), "tokens_to": size.groupby(place.astype(int)).max(), "mean": slowed.mean()}

@@ -117,7 +117,7 @@ def test_slowdown_is_over_the_same_request_alone(make_run):
     assert told["mean"].tolist() == told["p99"].tolist() == [2.0, 2.0]
     assert told["tokens_to"].tolist() == [51, 103]
     assert told["requests"].sum() == 2
-    with pytest.raises(BadInput, match="no finished request in common"):
+    with pytest.raises(BadInput, match="not the same requests"):
         run.slowdown(make_run("c", toy={name: [] for name in rows}))
 
 
