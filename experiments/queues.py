@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -50,11 +50,11 @@ class Tenant(NamedTuple):
     deadline_s: float
 
     @classmethod
-    def of(cls, name: str, node: Mapping[str, Any]) -> Tenant:
+    def of(cls, name: str, node: Any) -> Tenant:
         """From `queues.tenants.NAME`; BadInput for anything but these three numbers."""
         key = f"queues.tenants.{name}"
-        if set(node) != {"share", "priority", "deadline_s"}:
-            raise BadInput(f"{key} needs share, priority and deadline_s, and nothing else; it has {', '.join(node)}.")
+        if not isinstance(node, Mapping) or set(node) != {"share", "priority", "deadline_s"}:
+            raise BadInput(f"{key} needs share, priority and deadline_s, and nothing else, not {node!r}.")
         share, deadline_s = (real(f"{key}.{part}", node[part], positive=True) for part in ("share", "deadline_s"))
         return cls(name, share, whole(f"{key}.priority", node["priority"], 0), deadline_s)
 
@@ -91,10 +91,12 @@ def compare(overrides: Sequence[str]) -> tuple[Path, list[Point]]:
     loaded = load_config(["experiment=queues", *overrides])
     config, folder = plain(loaded), Path(loaded.hydra.run.dir)
     what = config["queues"]
-    for part in ("loads", "tenants", "sets"):
-        if not what[part]:
-            raise BadInput(f"queues.{part} is empty: give at least one.")
+    for part, form in {"loads": list, "tenants": dict, "sets": dict}.items():
+        if not what[part] or not isinstance(what[part], form):
+            raise BadInput(f"queues.{part} must be a {form.__name__} with at least one entry, not {what[part]!r}.")
     loads = [real("queues.loads", load, positive=True) for load in what["loads"]]
+    if broken := [name for name, chosen in what["sets"].items() if not isinstance(chosen, dict)]:
+        raise BadInput(f"queues.sets.{broken[0]} must be kinds of policies and their names: {{queue: fcfs}}.")
     sets = {name: with_policies(config, chosen) for name, chosen in what["sets"].items()}
     items = labelled(config)
     folder.mkdir(parents=True, exist_ok=True)
@@ -188,12 +190,13 @@ def row_of(one: Point) -> tuple[str, ...]:
 
 
 def draw(points: Sequence[Point], path: Path) -> None:
-    """A panel a figure, a row an order, a colour a load: a full dot is the mean, an open one the 99th percentile."""
+    """A panel a figure, a row an order, a colour a load (of the first eight): a full dot is the mean, an open one the
+    99th percentile."""
     orders, loads = (list(dict.fromkeys(values)) for values in zip(*[(p.order, p.load) for p in points], strict=True))
     made, panels = style.figure(columns=len(PANELS), height=1.2 + 0.26 * len(orders))
     made.set_facecolor("white")
     for axes, (figure, title) in zip(panels, PANELS.items(), strict=True):
-        for i, (one, colour) in enumerate(zip(loads, colours(len(loads)), strict=True)):
+        for i, (one, colour) in enumerate(zip(loads, style.SERIES, strict=False)):
             places = {order: row + 0.5 * ((i + 0.5) / len(loads) - 0.5) for row, order in enumerate(orders)}
             dots(axes, [p for p in points if p.load == one], figure, places, colour, f"load {one:g}")
         style.titled(axes, title)
@@ -212,15 +215,8 @@ def draw(points: Sequence[Point], path: Path) -> None:
     made.savefig(path, dpi=160)
 
 
-def colours(n: int) -> Iterator[Any]:
-    """From pale to dark: loads have an order."""
-    from matplotlib import colormaps
-
-    return (colormaps["viridis_r"](0.15 + 0.75 * i / max(1, n - 1)) for i in range(n))
-
-
 def dots(
-    axes: Axes, points: Sequence[Point], figure: str, places: Mapping[str, float], colour: Any, label: str
+    axes: Axes, points: Sequence[Point], figure: str, places: Mapping[str, float], colour: str, label: str
 ) -> None:
     """Mean and 99th percentile of one figure at one load; the service gap is one value a run."""
     rows = [places[one.order] for one in points]

@@ -70,7 +70,10 @@ def test_labels_change_with_the_seed_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("word", "says"),
     [
-        ("queues.loads=[]", "queues.loads is empty"),
+        ("queues.loads=[]", "queues.loads must be a list"),
+        ("queues.loads=3", "queues.loads must be a list"),
+        ("queues.sets.fcfs=3", "queues.sets.fcfs must be"),
+        ("queues.tenants.chat=3", "queues.tenants.chat needs share"),
         ("queues.sets.fcfs.queue=fcsf", "did you mean 'fcfs'"),
         ("queues.loads=[2,0]", "queues.loads"),
         ("queues.tenants.chat.share=-1", "share"),
