@@ -216,8 +216,6 @@ class TokenServer(Lifecycle):
         self.budget = self.limit
         self.seats = self.max_seats - len(self.running)
         self.withheld = 0
-        if self.choices:
-            self.choices = []
         if self.incoming or self.adopted:
             self._welcome(now)
         self.batcher.form(self, self.queue, now)
@@ -344,6 +342,7 @@ class TokenServer(Lifecycle):
         if self.choices:
             for job_id, choice in self.choices:
                 self.log.decide(self.name, self.policy, job_id, choice, self.passes)
+            self.choices = []
         if self.pages is not None:
             plan.rows = list(self._rows(plan))
         if self.resumed:

@@ -15,8 +15,8 @@ VERBS = {
     "compare": "the same config simulated and measured, side by side",
     "calibrate": "measure the device at hand and write a hardware profile",
     "study": "policies x loads x seeds on common random numbers, with paired intervals",
-    "validate": "validate=theory: closed forms of queueing theory; validate=parity: a measured run replayed, decision by "
-    "decision; validate=fidelity: recorded runs scored",
+    "validate": "validate=theory: closed forms of queueing theory; validate=parity: a measured run replayed, decision "
+    "by decision; validate=fidelity: recorded runs scored",
     "bench": "speed of the engine on named traces",
     "report": "(re)build the HTML report of run folders: airi report DIR...",
 }

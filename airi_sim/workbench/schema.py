@@ -113,7 +113,9 @@ KEYS: dict[str, Rule] = {
     "calibrate.samples": FROM_1,
     "calibrate.seconds": POSITIVE,
     "calibrate.path": or_null(TEXT),
-    "calibrate.ops": or_null((lambda v: isinstance(v, str) or _all(v, lambda x: isinstance(x, str)), "a path or paths")),
+    "calibrate.ops": or_null(
+        (lambda v: isinstance(v, str) or _all(v, lambda x: isinstance(x, str)), "a path or paths")
+    ),
     "calibrate.device": or_null(TEXT),
     "calibrate.table": FLAG,
     "hardware.strict": FLAG,
