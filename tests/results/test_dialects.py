@@ -95,8 +95,9 @@ def test_otel_by_hand(run):
 def test_gaps_of_requests_that_were_not_finished_do_not_count(make_run):
     rows = tiny() | {"decisions": []}
     cut = [(*row[:11], "cancelled", "") if row[0] == 0 else row for row in rows["requests"]]
-    told = make_run(toy=rows | {"requests": cut}).dialect("vllm")
-    assert (told["completed"], told["mean_itl_ms"]) == (1, None)
+    run = make_run(toy=rows | {"requests": cut})
+    assert (run.dialect("vllm")["completed"], run.dialect("vllm")["mean_itl_ms"]) == (1, None)
+    assert run.dialect("aiperf")["time_to_first_token"]["count"] == 1, "also those that got a first token"
 
 
 def test_tokens_of_one_moment_came_in_one_chunk(make_run):

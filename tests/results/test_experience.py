@@ -80,6 +80,7 @@ def test_qoe_is_a_share_and_never_grows_with_delay(times, first_s, speed, delay)
 
 def test_slowest_gaps_are_a_tenth_of_them():
     assert slowest_gaps(np.cumsum(np.arange(1.0, 22.0))) == pytest.approx((20 + 21) / 2)
+    assert slowest_gaps(np.cumsum(np.arange(1.0, 17.0))) == pytest.approx((15 + 16) / 2), "a tenth of 15, rounded up"
     assert slowest_gaps(np.array([0.0, 1.0, 3.0])) == 2.0
     assert np.isnan(slowest_gaps(np.array([1.0])))
 
@@ -100,6 +101,15 @@ def test_experience_has_a_row_an_offered_request(run):
         run.experience(speed=0.0)
 
 
+def test_who_gave_up_after_the_first_token_is_not_served(make_run):
+    rows = tiny() | {"decisions": []}
+    cut = [(*row[:11], "cancelled", "") if row[0] == 1 else row for row in rows["requests"]]
+    told = make_run(toy=rows | {"requests": cut}).experience()
+    assert told["ttft_s"].tolist()[1] == 1.0
+    assert (told["fluidity"].tolist()[1], told["qoe"].tolist()[1]) == (0.0, 0.0)
+    assert effective_capacity(told, tbt_s=2.0) == pytest.approx(1 / 3)
+
+
 def test_a_longer_prompt_may_take_longer(run):
     told = run.experience(first_s=0.1, first_token_s=0.01, token_s=1.5, speed=1.0)
     assert told["fluidity"].tolist() == [1.0, 0.0, 0.0]
@@ -107,6 +117,17 @@ def test_a_longer_prompt_may_take_longer(run):
 
 def test_answers_are_the_last_calls_of_finished_requests(run):
     assert {request: times.tolist() for request, times in run.answers().items()} == {0: [1.0, 2.0, 4.0], 1: [6.0]}
+
+
+def test_the_answer_of_a_chain_is_its_last_call(make_run):
+    """The second call of request 1 is over at 8 s, with one token at 8 s."""
+    rows = tiny() | {"decisions": []}
+    jobs = [*rows["jobs"], (1001, 1, "generate", "m", "p", "p/0", 6.0, 6.0, 8.0, 8.0, 50, 1, 0, 0, "finished")]
+    jobs += [(1002, 1, "embed", "m", "p", "p/0", 8.0, 8.0, 9.0, 9.0, 50, 0, 0, 0, "finished")]
+    spans = [*rows["spans"], ("p/0", 0, 1001, 2, 2, 8.0, True)]
+    for order in (1, -1):
+        run = make_run(f"run{order}", toy=rows | {"jobs": jobs[::order], "spans": spans[::order]})
+        assert run.answers()[1].tolist() == [8.0]
 
 
 def test_slowdown_is_over_the_same_request_alone(make_run):
@@ -139,6 +160,8 @@ def test_who_is_served_less_but_wants_no_more_is_not_behind():
     assert {name: values.tolist() for name, values in behind.items()} == {"a": [0, 0], "b": [102, 0], "c": [0, 0]}
     weighted = lags(*tables(jobs), end_s=15.0, window_s=10.0, weights={"a": 2.0})[1]
     assert weighted["b"][0] == 0, "a's share is twice b's"
+    heavier = lags(*tables(jobs), end_s=15.0, window_s=10.0, weights={"b": 4.0})[1]
+    assert heavier["b"][0] == 102 / 4, "what b still waits for, over its weight"
 
 
 @given(st.lists(lives, min_size=1, max_size=12), st.floats(1.0, 40.0))
