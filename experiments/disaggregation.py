@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from airi_sim.core.errors import BadInput
 from airi_sim.results import style
+from airi_sim.results.frames import frame
 from airi_sim.workbench.config import load_config, plain
 from airi_sim.workbench.execute import execute
 
@@ -34,8 +35,6 @@ PANELS = {
 
 def sweep(overrides: Sequence[str]) -> tuple[Path, pd.DataFrame]:
     """Run every layout at every rate with every seed; returns the folder and a row a run."""
-    import pandas as pd
-
     base = load_config(["experiment=disaggregation", *overrides])
     what, folder = plain(base)["sweep"], Path(base.hydra.run.dir)
     rows = []
@@ -47,7 +46,7 @@ def sweep(overrides: Sequence[str]) -> tuple[Path, pd.DataFrame]:
                 print(f"{layout} at {rate:g} requests/s, seed {seed}", file=sys.stderr)
                 place = folder / layout / f"rate-{rate:g}" / f"seed-{seed}"
                 rows.append({"layout": layout, "rate": rate, "seed": seed, **figures(execute(config, place))})
-    return folder, pd.DataFrame(rows)
+    return folder, frame(rows)
 
 
 def figures(summary: Mapping[str, Any]) -> dict[str, Any]:

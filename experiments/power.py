@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from airi_sim.core.errors import BadInput
 from airi_sim.hardware.deployment import Deployment
 from airi_sim.hardware.power import FITTED, Power, work
+from airi_sim.results.frames import frame, reference
 from airi_sim.workbench.config import load_config, plain
 from airi_sim.workbench.objects import instantiate
 from airi_sim.workbench.plugins import group_node
@@ -37,14 +38,9 @@ PEAK_WEIGHT = 0.3
 
 def measured(folder: Path) -> pd.DataFrame:
     """The points with power: what ran, shares of the TDP, and the shares m and c of prompt and tokens."""
-    import pandas as pd
-
-    path = folder / TABLE
-    if not path.is_file():
-        raise BadInput(f"'{path}' is not there: point data.dir to the reference data.")
-    table = pd.read_csv(path)
+    table = reference(folder, TABLE)
     table = table[(table.hardware == HARDWARE) & (table.avg_power_frac_tdp > 0)].reset_index(drop=True)
-    return table.join(pd.DataFrame([used(point) for point in table.itertuples()]))
+    return table.join(frame([used(point) for point in table.itertuples()]))
 
 
 @cache
