@@ -5,10 +5,8 @@ One event a plan at an absolute time, never a process or a resource per request 
 
 from __future__ import annotations
 
-import gc
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from heapq import heappop, heappush
 from math import inf
 from typing import Any
@@ -51,19 +49,6 @@ class Calendar(Environment):
                 callback(event)
             if not event._ok and not hasattr(event, "_defused"):
                 raise event._value
-
-
-@contextmanager
-def calm_collector() -> Iterator[None]:
-    """A loop that allocates by the million what reference counts free again needs the cycle collector seldom."""
-    before = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(200_000, 20, 1000)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
 
 
 class Device:
@@ -124,11 +109,6 @@ class Driver:
         """Run until nothing is left to happen (or `until`); returns the time of the last event."""
         self.items = items
         self._next_arrival()
-        with calm_collector():
-            self._run(until)
-        return self.now
-
-    def _run(self, until: float) -> None:
         if until < inf:
             self.env.run(until=until)
             self.now = until
@@ -137,6 +117,7 @@ class Driver:
         if self.runtime.flows and until == inf:
             raise PolicyError(self.runtime.stuck())
         self.runtime.abandon(self.now)
+        return self.now
 
     def _next_arrival(self) -> None:
         item = next(self.items, None)
