@@ -16,7 +16,7 @@ class Recorder:
 
     `place()` is the folder for the files. It is asked for with the first rows that the log hands over, which it does
     when it has many (`Log.chunk`): a run that never gets there writes nothing before it is over. `cpu_s` is the
-    processor time that went into writing so far.
+    processor time that went into writing so far, `closed` whether the run is over.
     """
 
     def __init__(self, log: Log, source: str, place: Callable[[], Path]) -> None:
@@ -24,6 +24,7 @@ class Recorder:
         self.source = source
         self.place = place
         self.cpu_s = 0.0
+        self.closed = False
         self._writer: TableWriter | None = None
         self._stored: dict[str, StoredTable] = {}
 
@@ -42,6 +43,7 @@ class Recorder:
 
     def close(self) -> Mapping[str, Any]:
         """The run is over, one way or another: all its tables by name, for `metrics.summarise`."""
+        self.closed = True
         if self._writer is None:
             return self.log.rows
         self.log.flush()

@@ -81,13 +81,15 @@ def tenant_weights(world: World) -> Mapping[str, float] | None:
 
 @contextmanager
 def recording(config: Mapping[str, Any], world: World, staging: Staging, stream: bool) -> Iterator[Recorder]:
-    """The recorder of a run. What a long run finished before it failed is kept, and said."""
+    """The recorder of a run. What a long run finished before it failed is kept, and said; nothing is kept of a run that
+    went through and is refused afterwards (BadInput of hardware.strict)."""
     recorder = Recorder(world.log, world.backend.source, staging.path)
     world.log.sink = recorder if stream else None
     try:
         yield recorder
-    except BaseException:
-        if recorder.spilled:
+    except BaseException as error:
+        refused = isinstance(error, BadInput) and recorder.closed
+        if recorder.spilled and not refused:
             finished = len(recorder.close()["requests"])
             _write_config(config, staging.path())
             place = staging.keep(PARTIAL)

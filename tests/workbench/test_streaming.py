@@ -121,5 +121,12 @@ def test_a_failure_while_the_files_are_written_keeps_them(airi: Run, monkeypatch
     assert len(tables(folder / PARTIAL)["requests"]) == 300
 
 
+@pytest.mark.usefixtures("streaming")
+def test_a_long_run_that_is_refused_afterwards_leaves_nothing(airi: Run) -> None:
+    words = ("accelerator=a10g", "workload.n=300", "workload.rate=400")
+    assert "hardware.strict=true" in airi(*words, "hardware.strict=true").sentence
+    assert airi(*words).code == 0
+
+
 def test_a_short_run_that_fails_leaves_nothing(airi: Run) -> None:
     assert "tired" in airi("workload.n=300", f"policy.batcher._target_={__name__}.Tires").sentence
