@@ -14,6 +14,7 @@ from airi_sim.core.protocols import Admission, FaultPolicy, ModelRouter
 from airi_sim.core.types import Call, Job, Program, Request, Verdict
 from airi_sim.runtime.flow import Flow, Single
 from airi_sim.runtime.handover import Handover
+from airi_sim.runtime.hooks import tell_over
 from airi_sim.runtime.job import LiveJob
 from airi_sim.runtime.pool import Pool
 
@@ -114,6 +115,8 @@ class Gateway:
         self.log.jobs.append(self._row(job, now))
         for hear in self.hearers:
             hear(job, job.out, now)
+        if job.origin is not None:
+            tell_over(job.origin, job, now)
         if not flow.over(job):
             return
         if flow.cancelled:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 class LiveJob(Job):
     """`done` tokens in the KV cache while the prompt is under way and `held` its blocks; while it decodes (`lane` is
     set) those are derived from (n0, g0, lane.passes) and `out` lags: read them through the server only.
+    `origin` is the queue of the server that handed it on, if that wants to hear of its end;
     `version` voids what executors remember of it; `own` are the cached prefixes it holds a reference to.
 
     Building a job is part of the hot path: what may be read before it was written is set here, in one go (a value in
@@ -21,8 +22,8 @@ class LiveJob(Job):
     """
 
     __slots__ = (
-        "attempt", "cached", "cached_version", "done", "doomed", "emitted", "first", "flow", "g0", "hashes",
-        "held", "hit", "joined_pass", "joined_s", "lane", "moving", "n0", "out", "own", "pool", "reason", "server",
+        "attempt", "cached", "cached_version", "done", "doomed", "emitted", "first", "flow", "g0", "hashes", "held",
+        "hit", "joined_pass", "joined_s", "lane", "moving", "n0", "origin", "out", "own", "pool", "reason", "server",
         "sliced", "started", "status", "table", "version",
     )  # fmt: skip
 
@@ -45,4 +46,5 @@ class LiveJob(Job):
         self.first: float | None = None
         self.lane: Lockstep | None = None
         self.moving: Any = None
+        self.origin: Any = None
         self.hashes: tuple[Any, ...] = ()

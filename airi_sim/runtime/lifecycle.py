@@ -108,6 +108,7 @@ class Lifecycle(Drafting):
         del self.running[job.id]
         if job in self.adopted:
             self.adopted.remove(job)
+        self._stays(job)
         self._vacate(job)
         tell_over(self.queue, job, now)
         self._gone(job, status)
@@ -115,12 +116,20 @@ class Lifecycle(Drafting):
     def retire(self, job: LiveJob, lane: Lockstep, now: float) -> None:
         """A decoding job emitted its last token: what `end` does, where that is known."""
         del self.running[job.id]
+        if self.leaving:
+            self._stays(job)
         self.close_span(job)
         self._give(job, -(-lane.leave(job) // self.block))
         job.reason = "length" if job.out >= job.budget else ""
         if self.heard:
             tell_over(self.queue, job, now)
         self._gone(job, "finished")
+
+    def _stays(self, job: LiveJob) -> None:
+        """A job that was to leave at the end of the pass in flight is over before."""
+        if self.leaving.pop(job.id, None) is not None and job.moving is not None:
+            job.moving.gone()
+            job.moving = None
 
     def _gone(self, job: LiveJob, status: str) -> None:
         job.version += 1
@@ -183,6 +192,7 @@ class Lifecycle(Drafting):
             if job.lane is not None:
                 self.close_span(job)
                 job.lane.leave(job)
+            self._stays(job)
             self._reset(job)
         for partial in self.partials:
             partial.clear()
@@ -244,6 +254,7 @@ class Lifecycle(Drafting):
     def adopt(self, job: LiveJob) -> None:
         """A job arrived with its KV: it decodes from the next pass on."""
         job.held = self.incoming.pop(job.id)
+        job.own = []
         job.server = self.index
         self.jobs[job.id] = self.running[job.id] = job
         self.inflight_tokens += job.prompt
@@ -251,7 +262,9 @@ class Lifecycle(Drafting):
         self.cut_wanted = True
 
     def surrender(self, job: LiveJob) -> None:
-        """The move of a job is over: its blocks here are free."""
+        """The move of a job is over: its blocks here are free. The queue it was popped from hears of its end later."""
+        if self.heard:
+            job.origin = self.queue
         del self.moving[job.id], self.running[job.id], self.jobs[job.id]
         self.inflight_tokens -= job.prompt
         self.cut_wanted = bool(self.flights)

@@ -294,13 +294,19 @@ class TokenServer(Lifecycle):
         plan.context = lane.context if sequences else 0
         plan.longest = lane.longest() if sequences and lane.ranked else 0
         plan.reserved = self.reserved if sequences else 0
-        plan.shared = self.cache.shared * self.cache.unit * self.block if sequences and self.cache is not None else 0
+        plan.shared = self._shared(plan.context) if sequences and self.cache is not None else 0
         plan.prefill_tokens = plan.prefill_attention = plan.prefill_context = plan.charged = 0
         plan.repeat = 1
         plan.until = plan.end = inf
         plan.live = True
         plan.rows = None
         return plan
+
+    def _shared(self, context: int) -> int:
+        """Tokens of decoding jobs that others read, too; prompts under way refer to them as well, so no more than all
+        of the context."""
+        cache = self.cache
+        return min(cache.shared * cache.unit * self.block, context) if cache is not None else 0
 
     def _decodes(self, now: float, lane: Lockstep) -> Plan:
         """A pass in which everybody decodes, and as many equal ones after it as are sure to follow."""

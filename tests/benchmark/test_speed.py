@@ -68,7 +68,7 @@ def test_a_request_is_forgotten_when_it_is_over() -> None:
     world = ran.world
     held = [world.runtime.flows, world.runtime.timers, world.runtime.outside, world.runtime.handovers]
     held += [getattr(server, name) for server in world.runtime.servers for name in ("jobs", "running", "flights")]
-    held += [lane.heap for executor in world.driver.executors for lane in executor.stops.lanes]
+    held += [lane.heap for executor in world.driver.executors for lane in executor.lanes]
     assert [len(what) for what in held] == [0] * len(held)
     assert len(world.driver.learn.__self__._lengths) == 0
     ran.report("16 replicas, p2c")

@@ -145,3 +145,28 @@ def test_a_moved_job_belongs_to_the_pool_of_its_new_server() -> None:
     world.move(0.2)
     world.run()
     assert [(row[4], row[5]) for row in world.log.jobs] == [("pb", "r1")]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_job_that_ends_with_the_pass_in_flight_is_no_longer_expected(fast: bool) -> None:
+    world = Two(jobs(1, out=2), fast=fast)
+    moved: list[float] = []
+
+    def go() -> None:
+        job = next(iter(world.servers[0].running.values()))
+        if job.lane is not None and not moved:
+            moved.append(world.driver.now)
+            world.runtime.hand_over(job, world.servers[1], world.link, 1000, 0.018)
+
+    world.driver.at(0.018, go)
+    assert set(world.run()) == {0}
+    assert moved
+    assert world.servers[1].coming == 0 and not world.servers[0].leaving
+
+
+def test_a_source_that_dies_before_its_job_has_left_is_no_longer_expected() -> None:
+    world = Two(jobs(1))
+    world.move(0.2)
+    world.driver.at(0.2, lambda: world.runtime.server_down(0, 0.2))
+    assert world.run() == {}  # its pool has no other replica
+    assert world.servers[1].coming == 0 and not world.servers[0].leaving

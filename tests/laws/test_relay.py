@@ -47,7 +47,8 @@ class Relayed:
     latency: float = 1e-3
     layers: int = 0
     period: float = 0.0
-    caching: bool = False
+    caching: tuple[bool, bool] = (False, False)
+    queue: Callable[[], Any] = Fcfs
     router: Callable[[], Any] = Jsq
     shaken: list[tuple[float, Callable[[Any, float], None]]] = field(default_factory=list)
 
@@ -56,8 +57,8 @@ class Relayed:
         longest = min(self.blocks) * 16
         servers = [
             TokenServer(
-                f"{role}/{i}", first + i, Fcfs, ChunkedPrefill(), LastIn(), log, blocks=self.blocks[kind],
-                seats=self.seats[kind], limit=512, max_len=longest, fast=fast, caching=self.caching, hash_block=16,
+                f"{role}/{i}", first + i, self.queue, ChunkedPrefill(), LastIn(), log, blocks=self.blocks[kind],
+                seats=self.seats[kind], limit=512, max_len=longest, fast=fast, caching=self.caching[kind], hash_block=16,
             )
             for i in range(n)
         ]  # fmt: skip
@@ -165,7 +166,9 @@ REGIMES: dict[str, dict[str, Any]] = {
     "memory short": {"blocks": (4000, 60)},
     "prefill short too": {"blocks": (60, 60), "seats": (8, 8)},
     "one decodes": {"prefill": 3, "decode": 1, "blocks": (4000, 90)},
-    "prefix cache": {"caching": True, "blocks": (200, 90)},
+    "prefix cache": {"caching": (True, True), "blocks": (200, 90)},
+    "prefix cache of prompts": {"caching": (True, False), "blocks": (200, 90)},
+    "prefix cache of decodes": {"caching": (False, True), "blocks": (200, 90)},
     "stale": {"period": 0.05},
     "layer-wise": {"layers": 32},
 }
@@ -174,7 +177,7 @@ REGIMES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("regime", REGIMES)
 @pytest.mark.parametrize("seed", range(3))
 def test_fast_is_stepwise_and_everybody_gets_his_tokens(regime: str, seed: int) -> None:
-    items = workload(seed, 60, 30.0, 400, 120, groups=4 if regime == "prefix cache" else 0)
+    items = workload(seed, 60, 30.0, 400, 120, groups=4 if "cache" in regime else 0)
     log, _ = checked(Relayed(items, **REGIMES[regime]))
     assert outputs(log) == wanted(items)
     assert all(row[8] <= (60 if "short" in regime else 4000) for row in log.plans if row[0].startswith("decode"))
@@ -252,3 +255,20 @@ def test_the_kv_of_a_dead_decoding_replica_is_computed_again_in_the_prefill_pool
     assert outputs(log) == {0: 100}
     assert len(moves(log)) == 2
     assert not [row for row in log.plans if row[0].startswith("decode") and row[6]]
+
+
+class Ears(Fcfs):
+    """Remembers what it hears."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: dict[int, int] = {}
+
+    def over(self, job: Any, tokens_out: int, now: float) -> None:
+        self.heard[job.request] = tokens_out
+
+
+def test_the_queue_of_a_prefill_replica_hears_of_the_real_end() -> None:
+    items = workload(0, 30, 30.0, 200, 60)
+    runtime, _ = Relayed(items, prefill=1, queue=Ears).run()
+    assert runtime.servers[0].queue.heard == wanted(items)

@@ -33,7 +33,8 @@ def empty(runtime: Runtime) -> None:
         assert not server.jobs and not server.running and not server.flights
         if isinstance(server, TokenServer):
             assert server.free == server.total and not server.lane.count and not server.incoming and not server.moving
-            assert server.queued_tokens == server.inflight_tokens == 0
+            assert server.queued_tokens == server.inflight_tokens == server.coming == 0
+            assert not server.leaving
 
 
 def start(setup: Setup, fast: bool = True) -> tuple[Runtime, Driver, Any, list[Item]]:

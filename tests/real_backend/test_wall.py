@@ -93,7 +93,7 @@ def test_replicas_share_the_device_by_turns() -> None:
 def test_timers_are_served() -> None:
     items = requests((0.0, 10, 1), (0.0, 10, 1))
     runtime, driver, log, clock = world(items)
-    runtime.admission = TokenBucket(rate=4, capacity=10)
+    runtime.admission, runtime.always = TokenBucket(rate=4, capacity=10), False
     driver.run(iter(items))
     assert [row[4] for row in log.decisions if row[2] == "TokenBucket"] == ["admit", "later", "admit"]
     assert clock.slept == [1.5]
