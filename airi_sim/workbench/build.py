@@ -67,6 +67,7 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
     pools = [_pool(plan, config, log, backend, _first(plans, i)) for i, plan in enumerate(plans)]
     wiring = wire(plans, config["transfer"], log)
     policy = config["policy"]
+    api = [_edges(plan, backend).api_s for plan in plans if plan.deployment.kind == "generate"]
     model_router = maker("model_router", policy["model_router"])()
     check_model_router(model_router, [pool.name for pool in pools])
     runtime = Runtime(
@@ -79,7 +80,7 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
         faults=maker("fault", policy["fault"])(),
         programs=Programs(),
         concurrency=concurrency,
-        request_s=max((_edges(plan, backend).api_s for plan in plans), default=0.0),
+        request_s=max(api, default=0.0),
     )
     script = LengthScript(workload.hash_block, config["seed"])
     runtime.forget = _forgetters(script, backend)
@@ -90,15 +91,27 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
     make_driver = getattr(backend, "driver", None) or Driver
     driver = make_driver(runtime, executors, learn=script.learn, progress=progress)
     warnings = [text for plan in plans for text in plan.warnings] + reveal_truth(runtime, script)
-    warnings += wiring.warnings if wiring else ()
+    warnings += [*(wiring.warnings if wiring else ()), *_unlike(api)]
     return World(workload, runtime, driver, log, backend, plans, warnings)
 
 
 def _edges(plan: PoolPlan, backend: Backend) -> Serving:
-    """The serving engine of a pool, where the backend simulates what it does before and between passes: not where the
-    passes were measured on a device, for `serving` is not what ran there."""
-    measured = getattr(plan.deployment.accelerator, "profile", None) is not None
-    return (plan.deployment.serving or BARE) if getattr(backend, "edges", False) and not measured else BARE
+    """The serving engine of a pool as it is on its accelerator, where the backend simulates what it does before and
+    between passes: not where the passes were measured on a device, for `serving` is not what ran there."""
+    device, serving = plan.deployment.accelerator, plan.deployment.serving
+    measured = getattr(device, "profile", None) is not None
+    if serving is None or measured or not getattr(backend, "edges", False):
+        return BARE
+    there: Serving = serving.placed(device)[0]
+    return there
+
+
+def _unlike(api: list[float]) -> list[str]:
+    """A warning if calls take the API path of a pool that they do not go to: they take it before a pool is chosen."""
+    if len(set(api)) < 2:
+        return []
+    each = ", ".join([f"{seconds * 1e3:g}" for seconds in api])
+    return [f"the API paths of the pools take {each} ms, and every call takes the longest: its pool is chosen later."]
 
 
 def check_model_router(model_router: Any, pools: list[str]) -> None:

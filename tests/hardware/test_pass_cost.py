@@ -167,3 +167,12 @@ def test_a_measured_device_has_no_edges_of_an_engine_that_did_not_run_there(tmp_
     assert world.runtime.request_s == 0 and not world.runtime.servers[0].ahead
     simulated = build(plain(load_config(["model=tiny", "server.kv_blocks=500"])))
     assert simulated.runtime.request_s == 6.7e-3 and simulated.runtime.servers[0].ahead
+
+
+def test_the_api_path_is_that_of_the_engine_on_the_accelerator_and_unlike_ones_are_said():
+    config = plain(load_config(["model=tiny", "pools={a: {accelerator: l4}, b: {accelerator: h100-sxm}}"]))
+    own = {"l4": {"request_s": 0.02}}
+    world = build({**config, "serving": {**config["serving"], "per_accelerator": own}})
+    assert world.runtime.request_s == 0.02
+    assert any("20, 6.7 ms, and every call takes the longest" in text for text in world.warnings)
+    assert not any("API" in text for text in build(config).warnings)
