@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from airi_sim.workbench.cli import main
+from airi_sim.workbench.verbs.bench import checks_of
 
 SMALL = ["workload.n=80", "workload.rate=40", "server.max_num_seqs=4"]
 
@@ -89,6 +90,16 @@ def test_a_yardstick_runs_beside_traces_from_files(tmp_path: Path) -> None:
     _, (row,) = bench(tmp_path, "bench.cases=[W1]", command)
     assert (row["source"], row["requests"], row["yardstick_s"]) == ("trace", 30, 0.125)
     assert row["over_yardstick"] == row["cpu_s"] / 0.125
+
+
+def test_bench_counts_who_was_rejected_and_misses_who_is_neither(tmp_path: Path) -> None:
+    (tmp_path / "W1.csv").write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n0,100,10\n0,5000,10\n1,100,10")
+    code, (row,) = bench(tmp_path, "bench.cases=[W1]", "server.max_model_len=1000")
+    assert (code, row["requests"], row["finished"], row["rejected"]) == (0, 3, 2, 1)
+    first, _ = json.loads((tmp_path / "b" / "checks.json").read_text())
+    assert first["passed"] and "1 rejected, 0 neither" in first["detail"]
+    lost, _ = checks_of({**row, "finished": 1})
+    assert not lost["passed"] and "1 rejected, 1 neither" in lost["detail"]
 
 
 @pytest.mark.parametrize(
