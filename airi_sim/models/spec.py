@@ -155,21 +155,6 @@ class ModelSpec:
         return next((kind.mlp for kind in self.kinds if kind.mlp.experts), Mlp())
 
     @property
-    def attention_flops(self) -> int:
-        """Operations of one layer per (query token, context token) pair: scores and values of all heads."""
-        return self.attention.pair_flops
-
-    @property
-    def attention_parameters(self) -> int:
-        """Weights of the attention and the norms of one layer."""
-        return self.attention.weights(self.hidden) + self.kinds[0].norm
-
-    @property
-    def mlp_parameters(self) -> int:
-        """Weights of the MLP of one dense layer."""
-        return Mlp(self.ffn).weights(self.hidden)["mlp"]
-
-    @property
     def heads(self) -> int:
         """Query heads."""
         return self.attention.heads
