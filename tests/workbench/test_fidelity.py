@@ -203,7 +203,12 @@ class TestCommand:
         assert validate.command(words) == 0
         assert "splitwise" in capsys.readouterr().out
         names = {file.name for file in tmp_path.iterdir()}
-        assert names == {"checks.json", "fidelity.csv", "splitwise-agreement.png", "splitwise-errors.png"}
+        assert names == {
+            "checks.json",
+            "fidelity.csv",
+            "splitwise-in_sample-agreement.png",
+            "splitwise-in_sample-errors.png",
+        }
 
     def test_bad_input_is_one_sentence(self, tmp_path):
         for words, wanted in (

@@ -49,7 +49,7 @@ class Replay:
 
 
 def score(folder: Path, options: Options, progress: Say) -> list[Row]:
-    """TTFT, time per output token and end-to-end time of each run whose card has timings."""
+    """TTFT, time per output token and end-to-end time of each run whose card has timings; the mode is the card."""
     rows = []
     for replay in replays(folder):
         if options.chosen(replay.card):
@@ -121,6 +121,6 @@ def _rows(replay: Replay, times: Times) -> list[Row]:
         "e2e_p90": (np.percentile(seen["e2e"], 90), np.percentile(times.e2e, 90)),
     }
     return [
-        Row(replay.card, model, accelerator, 1, "sharegpt", metric, float(measured), float(value))
+        Row(replay.card, model, accelerator, 1, "sharegpt", metric, float(measured), float(value), replay.card)
         for metric, (measured, value) in figures.items()
     ]

@@ -17,7 +17,9 @@ class Row:
     run, model, accelerator, tp, workload   which run; a cell is (model, accelerator, tp, workload)
     metric                                  e2e_mean, ttft_p90, itl_mean, ...
     mode                                    how it was simulated, where there are several ways (sim2real: effective,
-                                            requested, held_out); a row of another mode is no part of the headline
+                                            requested, held_out), or which card (replays, unseen); in_sample: the
+                                            coefficients were fitted to these very figures, so errors tell how well
+                                            the form fits and nothing about what it predicts (splitwise)
     """
 
     run: str
