@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
+from math import inf, nextafter
 from typing import Any
 
 import pytest
@@ -201,6 +202,21 @@ def test_requests_per_minute_holds_in_every_window_and_wakes_at_the_right_moment
     for at, tenant in entered:
         assert sum(at - 10.0 <= other <= at and who == tenant for other, who in entered) <= limit
     assert len(entered) == len(arrivals)
+
+
+@given(start=st.integers(0, 10**6), gap=st.sampled_from([0.025, 0.0161, 1 / 30, 0.0625]))
+def test_a_server_woken_when_a_hold_ends_repeats_its_passes_without_meeting_the_end_of_the_next(
+    start: int, gap: float
+) -> None:
+    """Else rounding would say who is first, and passes run at once would be decided unlike passes run one by one."""
+    queue, admitted = Rpm(1, window_s=0.5), [start / 1e3 + k * gap for k in range(8)]
+    for k, now in enumerate(admitted):
+        queue.push(job(k, tenant=f"t{k}"), now)
+        assert queue.pop(now).id == k * 1000
+    untils = [queue.held_until(f"t{k}") for k in range(8)]
+    assert all(0.5 <= until - now + 1e-9 < 0.5 + 1e-6 for until, now in zip(untils, admitted, strict=True))
+    woken = nextafter(untils[0], inf)
+    assert all(abs(woken + k * gap - until) > 1e-10 for k, until in enumerate(untils) if k)
 
 
 def test_dlpm_prefers_the_longer_cached_prefix_as_long_as_its_tenant_has_deficit() -> None:

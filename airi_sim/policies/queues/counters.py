@@ -12,6 +12,9 @@ from airi_sim.core.types import FOREVER, Horizon, Job
 from airi_sim.policies.queues.estimates import Prices, checked, positive
 from airi_sim.policies.queues.waiting import UNBOUNDED
 
+TICKS = 1_000_003
+"""Ticks in a window of `Rpm`: a prime, so that passes of a round part of the window are not a whole number of ticks."""
+
 
 class Vtc:
     """Virtual token counter (Sheng et al., OSDI 2024): the backlogged tenant served least goes first.
@@ -161,7 +164,8 @@ class Rpm:
     back even if the server is idle, which is what such limits cost; to turn them away use an admission policy.
 
     The order changes by itself when a tenant that came earlier is below its limit again: just after the oldest of its
-    last `limit` admissions leaves the window. A preempted job has been counted and goes first.
+    last `limit` admissions leaves the window. An admission counts from the end of its tick (a millionth of the window)
+    on, never less than a whole window. A preempted job has been counted and goes first.
     """
 
     timeless = False
@@ -171,6 +175,7 @@ class Rpm:
         if limit < 1:
             raise BadInput(f"limit of Rpm is {limit} and must be at least 1 job in each window.")
         self.limit, self.window_s = limit, positive("window_s of Rpm", window_s)
+        self._tick = window_s / TICKS
         self._back: deque[Job] = deque()
         self._waiting: dict[str, deque[tuple[int, Job]]] = {}
         self._admitted: dict[str, deque[float]] = {}
@@ -190,6 +195,11 @@ class Rpm:
         times = self._admitted.get(tenant)
         return times[0] + self.window_s if times is not None and len(times) == self.limit else -inf
 
+    def _counted(self, now: float) -> float:
+        # A server woken when a hold ends repeats its passes a window later: without ticks the next pass would begin
+        # just when the next hold ends, and rounding would say which is first.
+        return (now // self._tick + 1) * self._tick
+
     def peek(self, now: float) -> Job | None:
         if self._back:
             return self._back[0]
@@ -201,7 +211,7 @@ class Rpm:
         if job is None:
             raise IndexError("pop from a queue that holds all its jobs back")
         if not self._back:
-            self._admitted.setdefault(job.tenant, deque(maxlen=self.limit)).append(now)
+            self._admitted.setdefault(job.tenant, deque(maxlen=self.limit)).append(self._counted(now))
         self.remove(job, now)
         return job
 
