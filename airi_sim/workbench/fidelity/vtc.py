@@ -32,6 +32,7 @@ Floats = NDArray[np.float64]
 NEEDS = ("vtc/FCFS_overload.jsonl",)
 CALIBRATED_ON, FIRST = "FCFS_overload", 500
 MODEL, ACCELERATOR, SERVING = "llama-2-7b", "a10g", "lightllm"
+KERNELS = f"serving.per_accelerator.{ACCELERATOR}"
 SERVER = {
     "max_num_seqs": 1000, "max_num_batched_tokens": 3072, "block_size": 1, "kv_blocks": 9936, "prefix_caching": False,
     "chunked_prefill": False,
@@ -100,22 +101,23 @@ def engine(base: Mapping[str, Any], queue: str = "fcfs") -> dict[str, Any]:
 
 
 def calibrated(log: Recording, base: Mapping[str, Any]) -> dict[str, Any]:
-    """The engine with the four coefficients that the first requests of a run show: how fast the card reads KV (e_kv)
-    and multiplies (e_c), and what the host takes for a pass (step_s) and more for one with prompts (prompt_s)."""
+    """The engine with the four coefficients that the first requests of a run show: how fast its kernels read KV (e_kv)
+    and multiply (e_c) on the card, and what the host takes for a pass (step_s) and more for one with prompts
+    (prompt_s)."""
     from scipy.optimize import brentq
 
     seen = observed(log)
     tokens, context = int(log.prompt[0]), 20 * int(log.prompt[0] + log.output[0] // 2)
     still = {"serving.step_s": 0.0, "serving.prompt_s": 0.0}
-    config = setting(engine(base), **still, **{"accelerator.e_kv": 1.0})
+    config = setting(engine(base), **still, **{f"{KERNELS}.e_kv": 1.0})
     per_token = (_decode(config, context + 1000) - _decode(config, context)) / 1000
-    config = setting(config, **{"accelerator.e_kv": per_token / seen.context_s})
+    config = setting(config, **{f"{KERNELS}.e_kv": per_token / seen.context_s})
 
     def apart(e_c: float) -> float:
-        faster = setting(config, **{"accelerator.e_c": e_c})
+        faster = setting(config, **{f"{KERNELS}.e_c": e_c})
         return (_prompts(faster, 11, tokens) - _prompts(faster, 1, tokens)) / 10 - seen.prompt_token_s * tokens
 
-    config = setting(config, **{"accelerator.e_c": float(brentq(apart, 0.1, 2.0, xtol=1e-4))})
+    config = setting(config, **{f"{KERNELS}.e_c": float(brentq(apart, 0.1, 2.0, xtol=1e-4))})
     step_s = seen.decode_s + seen.context_s * context - _decode(config, context)
     prompt_s = seen.prompt_s + seen.prompt_token_s * tokens - _prompts(config, 1, tokens) - step_s
     return setting(config, **{"serving.step_s": step_s, "serving.prompt_s": prompt_s})
