@@ -219,6 +219,23 @@ def test_a_server_woken_when_a_hold_ends_repeats_its_passes_without_meeting_the_
     assert all(abs(woken + k * gap - until) > 1e-10 for k, until in enumerate(untils) if k)
 
 
+@pytest.mark.parametrize(
+    ("make", "owed"),
+    [(lambda: Vtc(1, 2), [100, 100, 200]), (lambda: Dlpm(quantum=1, w_in=1), [99, 0, 99])],
+    ids=["vtc", "dlpm"],
+)
+def test_a_job_that_was_preempted_elsewhere_pays_where_it_is_tried_again(make: Any, owed: list[int]) -> None:
+    """The server that it had paid has died. Whoever is admitted under Dlpm had a deficit of 1."""
+    queue, retried = make(), job(1, tokens=100, tenant="a")
+    retried.preemptions = 2
+    found = []
+    for come in (queue.push, queue.requeue, queue.push):
+        come(retried, 0.0)
+        assert queue.pop(0.0) is retried
+        found.append(queue.counter("a") if isinstance(queue, Vtc) else -queue.deficit("a"))
+    assert found == owed
+
+
 def test_dlpm_prefers_the_longer_cached_prefix_as_long_as_its_tenant_has_deficit() -> None:
     queue = Dlpm(quantum=100, w_in=1, w_out=1)
     queue.push(job(1, tokens=64, tenant="a", prefix=(1, 2, 3, 4)), 0.0)

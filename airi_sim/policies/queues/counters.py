@@ -32,6 +32,7 @@ class Vtc:
         self.prices = Prices(type(self).__name__, w_in, w_out, weights)
         self._counters: dict[str, int] = {}
         self._backlog: dict[str, deque[Job]] = {}
+        self._returned: set[int] = set()
         self._length = 0
         self._head: str | None = None
 
@@ -49,7 +50,8 @@ class Vtc:
         self._head = None
 
     def requeue(self, job: Job, now: float) -> None:
-        """Back to the front of its tenant; it was being served until now, so there is nothing to lift."""
+        """Back to the front of its tenant, which has paid; it was served until now, so there is nothing to lift."""
+        self._returned.add(job.id)
         self._counters.setdefault(job.tenant, 0)
         self._backlog.setdefault(job.tenant, deque()).appendleft(job)
         self._length += 1
@@ -60,7 +62,7 @@ class Vtc:
 
     def pop(self, now: float) -> Job:
         job = self._backlog[self._least()][0]
-        if not job.preemptions:
+        if job.id not in self._returned:
             self._counters[job.tenant] += self.entry(job)
         self.remove(job, now)
         return job
@@ -71,6 +73,7 @@ class Vtc:
 
     def remove(self, job: Job, now: float) -> None:
         """Forget a waiting job: it was admitted or cancelled."""
+        self._returned.discard(job.id)
         jobs = self._backlog[job.tenant]
         jobs.remove(job)
         if not jobs:

@@ -44,6 +44,7 @@ class Dlpm:
         self.prices = Prices("Dlpm", w_in, w_out, weights)
         self.quantum, self.window, self.capacity = int(quantum * self.prices.unit), window, capacity
         self._jobs: OrderedDict[int, Job] = OrderedDict()
+        self._returned: set[int] = set()
         self._waiting: dict[str, int] = {}
         self._deficit: dict[str, int] = {}
         self._cached: OrderedDict[int, None] = OrderedDict()
@@ -59,7 +60,8 @@ class Dlpm:
         self._enter(job)
 
     def requeue(self, job: Job, now: float) -> None:
-        """A preempted job counts as the oldest."""
+        """A preempted job counts as the oldest, and has paid."""
+        self._returned.add(job.id)
         self._jobs[job.id] = job
         self._jobs.move_to_end(job.id, last=False)
         self._enter(job)
@@ -86,7 +88,7 @@ class Dlpm:
             raise IndexError("pop from an empty queue")
         for tenant in self._waiting:
             self._deficit[tenant] = self._left(tenant, self._round)
-        if not job.preemptions:
+        if job.id not in self._returned:
             self._deficit[job.tenant] -= self.prices.token_in(job.tenant) * (job.tokens - self.matched(job))
         self._remember(job)
         self.remove(job, now)
@@ -95,6 +97,7 @@ class Dlpm:
     def remove(self, job: Job, now: float) -> None:
         """Forget a waiting job: it was admitted or cancelled. Who has nobody left waiting saves nothing up."""
         del self._jobs[job.id]
+        self._returned.discard(job.id)
         self._waiting[job.tenant] -= 1
         if not self._waiting[job.tenant]:
             del self._waiting[job.tenant]
