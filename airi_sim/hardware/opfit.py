@@ -2,7 +2,7 @@
 
 Least squares on the error of the logarithm, soft-L1 (a table has outliers), with bounds. Micro-benchmarks loop on a
 warm last-level cache, so decode attention over little KV looks faster than it is between other kernels: a cache term
-takes that XX
+takes that part.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ profile of a measured backend (`fit.py`) it holds for any model: it keeps coeffi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,13 +32,14 @@ def physics_profile(found: Sequence[Ops], device: Accelerator, precision: str, t
     fits = fit_ops(found, device, precision)
     fitted = with_fit(device, fits)
     reduces = {ops.variant: fit_all_reduce(ops) for ops in found if ops.kind == "all_reduce"}
-    taken = sorted(set(FAMILIES) - {fit.kind for fit in fits})
+    kinds = {fit.kind for fit in fits}
+    timed = kinds | ({"all_reduce"} if any(reduces.values()) else set())
     return {
         "format": PHYSICS,
         "precision": precision,
         "datasheet": {name: _plain(getattr(device, name)) for name in DATASHEET},
         "coefficients": {name: value for name, value in coefficients_of(fitted).items() if hasattr(device, name)},
-        "taken": {"from": device.name, "families": taken},
+        "taken": {"from": device.name, "families": sorted(set(FAMILIES) - kinds), **_untouched(device, timed)},
         "families": {fit.kind: _family(fit) for fit in fits},
         "collectives": {name: {str(n): list(pair) for n, pair in pairs.items()} for name, pairs in reduces.items()},
         "tables": _tables(found, fitted, precision) if table else {},
@@ -48,6 +49,8 @@ def physics_profile(found: Sequence[Ops], device: Accelerator, precision: str, t
 def arguments(profile: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of the Accelerator that a profile describes."""
     families, taken = profile["families"], profile["taken"]
+    ranges = {kind: one["ranges"] for kind, one in families.items()}
+    residuals = {kind: one["sigma"] for kind, one in families.items()}
     fitted = {kind: f"fitted to {one['samples']} timings: {one['source']}" for kind, one in families.items()}
     collectives = {name: {int(n): tuple(pair) for n, pair in pairs.items()}
                    for name, pairs in profile["collectives"].items()}  # fmt: skip
@@ -57,9 +60,9 @@ def arguments(profile: Mapping[str, Any]) -> dict[str, Any]:
         "collectives": collectives,
         "confidence": "measured",
         "source": f"data sheet and guesses of {taken['from']}",
-        "sources": fitted,
-        "ranges": {kind: one["ranges"] for kind, one in families.items()},
-        "residuals": {kind: one["sigma"] for kind, one in families.items()},
+        "sources": {**taken.get("sources", {}), **fitted},
+        "ranges": {**taken.get("ranges", {}), **ranges},
+        "residuals": {**taken.get("residuals", {}), **residuals},
         "tables": profile["tables"],
     }
 
@@ -78,6 +81,22 @@ def incomplete(profile: Mapping[str, Any]) -> str:
     if bad:
         return f"its coefficient {bad[0]} is not above 0"
     return f"its family {short[0]} lacks samples, sigma or ranges" if short else ""
+
+
+def _untouched(device: Accelerator, timed: Collection[str]) -> dict[str, Any]:
+    """Sources, ranges and spreads of what no timing said anything of: they hold as they did before the fit."""
+    from airi_sim.hardware.accelerator import COEFFICIENTS
+
+    gone = {*timed, *(name for kind in timed for name in COEFFICIENTS[kind])}
+    return {
+        "sources": {name: text for name, text in device.sources.items() if name not in gone},
+        "ranges": {
+            name: {number: [float(end) for end in ends] for number, ends in one.items()}
+            for name, one in device.ranges.items()
+            if name not in gone
+        },
+        "residuals": {name: float(sigma) for name, sigma in device.residuals.items() if name not in gone},
+    }
 
 
 def _family(fit: Fitted) -> dict[str, Any]:

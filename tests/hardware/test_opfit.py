@@ -131,7 +131,9 @@ def test_a_profile_is_an_accelerator_again(tmp_path):
     assert device.e_c == pytest.approx(0.7, rel=0.05)
     assert device.e_pa == H100.e_pa, "no timing says anything of it"
     assert device.ranges["gemm"]["m"][1] <= 8192 and device.residuals["decode"] == pytest.approx(0.02, rel=0.3)
-    assert "prefill" in profile["taken"]["families"] and "prefill" not in device.ranges
+    assert (
+        "prefill" in profile["taken"]["families"] and device.ranges["prefill"] == profile["taken"]["ranges"]["prefill"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -155,3 +157,13 @@ def test_a_broken_profile_is_refused_in_one_sentence(tmp_path, change, words):
 def test_arguments_name_their_sources():
     given = arguments(physics_profile([timings("gemm", 50, TRUTH, 0.0)], H100, "bf16"))
     assert "50 timings: made up" in given["sources"]["gemm"]
+
+
+def test_what_no_timing_said_keeps_its_source_its_ranges_and_its_spread():
+    device = replace(H100, residuals={"gemm": 0.5, "decode": 0.125})
+    given = arguments(physics_profile([timings("gemm", 50, TRUTH, 0.0)], device, "bf16"))
+    for kind in ("decode", "prefill"):
+        assert given["ranges"][kind] == {name: list(ends) for name, ends in H100.ranges[kind].items()}
+        assert given["sources"][kind] == H100.sources[kind]
+    assert given["residuals"]["decode"] == 0.125 and given["residuals"]["gemm"] < 0.01
+    assert "made up" in given["sources"]["gemm"] and not {"e_c", "e_m"} & set(given["sources"])
