@@ -124,6 +124,10 @@ class Accelerator:
             self._check(f"peak_flops.{precision}", peak, peak > 0, "greater than 0")
         for name in POSITIVE:
             self._check(name, getattr(self, name), getattr(self, name) > 0, "greater than 0")
+        for name in SHARES:
+            self._check(
+                name, getattr(self, name), getattr(self, name) <= 1, "at most 1 (a part of the data sheet's rate)"
+            )
         for name in NOT_NEGATIVE:
             self._check(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
 
@@ -188,6 +192,8 @@ POSITIVE = (
     "memory_bytes", "bandwidth", "interconnect", "host_bandwidth", "cores", "e_c", "e_m", "e_kv", "e_pa", "e_moe",
     "e_w", "mixed", "blend",
 )  # fmt: skip
+SHARES = ("e_c", "e_m", "e_kv", "e_pa", "e_moe")
+"""Parts of a peak or of a bandwidth. e_w is none: activations that stay in a cache move faster than memory does."""
 NOT_NEGATIVE = ("gemm_s", "gemm_k_s", "decode_s", "wave_s", "prefill_s", "moe_s", "tdp_w", "idle_w", "usd_per_hour")
 STAND_INS = {"fp32": ("fp32",), "bf16": ("bf16", "fp16", "fp32"), "fp16": ("fp16", "bf16", "fp32")}
 ARITHMETIC = ("fp8", "int8", "nvfp4")

@@ -169,6 +169,8 @@ def test_what_an_accelerator_cannot_multiply_is_widened_and_said():
         ({"peak_flops": {}}, "has no peak_flops"),
         ({"bandwidth": float("inf")}, "bandwidth must be greater than 0, not inf"),
         ({"memory_bytes": -1.0}, "memory_bytes must be greater than 0"),
+        ({"e_c": 2.0}, "e_c must be at most 1"),
+        ({"e_moe": 1.01}, "e_moe must be at most 1"),
         ({"interconnect": 0.0}, "interconnect must be greater than 0"),
         ({"decode_s": -1e-6}, "decode_s must be 0 or more"),
         ({"usd_per_hour": -1.0}, "usd_per_hour must be 0 or more"),
