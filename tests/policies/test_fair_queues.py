@@ -171,6 +171,44 @@ def test_first_come_first_served_does_not(operations: Any) -> None:
     assert admitted_difference(Fcfs(), {}, [*burst, *operations], tokens_of) > 40 + 2 * 40
 
 
+@pytest.mark.parametrize("make", [Sfq, Wfq, Stride, Drr])
+def test_who_was_preempted_goes_before_all_others(make: Any) -> None:
+    """Even before a smaller number that starts when it was admitted (in virtual time)."""
+    queue = make()
+    for id, tenant in ((5, "a"), (4, "b"), (3, "c")):
+        queue.push(job(id, tenant=tenant), 0.0)
+    queue.pop(0.0)
+    preempted = queue.pop(0.0)
+    queue.requeue(preempted, 1.0)
+    queue.push(job(0, tokens=1, tenant="d"), 1.0)
+    assert queue.peek(1.0) is preempted
+    assert queue.pop(1.0) is preempted
+
+
+@pytest.mark.parametrize("make", [Sfq, Wfq])
+def test_a_cancelled_job_costs_its_tenant_nothing_if_it_was_its_last(make: Any) -> None:
+    queue, cancelled = make(w_out=0.0), [job(k, tokens=1000, tenant="a") for k in range(1, 4)]
+    queue.push(job(0, tokens=10, tenant="a"), 0.0)
+    for waiting in cancelled:
+        queue.push(waiting, 0.0)
+    for waiting in reversed(cancelled):
+        queue.remove(waiting, 0.0)
+    for id, tenant in ((5, "b"), (6, "b"), (7, "b"), (4, "a")):
+        queue.push(job(id, tokens=10, tenant=tenant), 0.0)
+    assert "".join(queue.pop(0.0).tenant for _ in range(5)) == "ababb"
+
+
+def test_a_job_taken_back_and_cancelled_has_cost_its_tenant_what_it_cost() -> None:
+    queue, running = Sfq(w_out=0.0), job(0, tokens=1000, tenant="a")
+    queue.push(running, 0.0)
+    queue.push(job(1, tokens=10, tenant="b"), 0.0)
+    queue.requeue(queue.pop(0.0), 0.0)
+    queue.remove(running, 0.0)
+    queue.push(job(2, tokens=10, tenant="a"), 0.0)
+    queue.push(job(3, tokens=10, tenant="b"), 0.0)
+    assert "".join(queue.pop(0.0).tenant for _ in range(3)) == "bba"
+
+
 def test_two_rounds_of_deficit_round_robin_by_hand() -> None:
     """Quantum 500: a keeps 300 of its first turn and has 800 in the second, b nothing and 500, c 300 and 800."""
     queue, sizes = Drr(500.0, w_in=1.0, w_out=0.0), {"a": [200, 750, 20], "b": [500, 500], "c": [200, 600, 100]}

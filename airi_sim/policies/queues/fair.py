@@ -22,6 +22,7 @@ class Sfq(Keyed):
     of its tenant finishes or now, whichever is later; it finishes cost / weight after that; the least start goes first,
     and virtual time is the start tag of whoever was admitted last. Between two tenants that both wait, admitted cost /
     weight differs by at most one job of each. Cost: `w_in` a token to process and `w_out` a predicted token to come.
+    A job that is cancelled while it waits costs nothing if none of its tenant came after it; else later tags stand.
     """
 
     def __init__(
@@ -38,23 +39,35 @@ class Sfq(Keyed):
         self.shares = Shares(name, weights)
         self._virtual = 0.0
         self._finish: dict[str, float] = {}
+        self._booked: dict[int, tuple[float, float]] = {}
 
     def tag(self, start: float, finish: float) -> float:
         """The tag that orders, and that virtual time follows."""
         return start
 
     def key(self, job: Job, now: float) -> Any:
-        start = max(self._virtual, self._finish.get(job.tenant, 0.0))
+        before = self._finish.get(job.tenant, 0.0)
+        start = max(self._virtual, before)
         finish = self._finish[job.tenant] = start + self.cost(job) / self.shares[job.tenant]
-        return self.tag(start, finish)
+        self._booked[job.id] = before, finish
+        return self.tag(start, finish), 1
 
     def requeue(self, job: Job, now: float) -> None:
-        """It has been paid for: nobody has an earlier tag than virtual time."""
-        self.waiting.push(job, self._virtual)
+        """It has been paid for, and goes first: nobody has an earlier tag than virtual time."""
+        self.waiting.push(job, (self._virtual, 0))
 
     def pop(self, now: float) -> Job:
-        self._virtual = max(self._virtual, self.waiting.top()[0])
-        return super().pop(now)
+        self._virtual = max(self._virtual, self.waiting.top()[0][0])
+        job = super().pop(now)
+        self._booked.pop(job.id, None)
+        return job
+
+    def remove(self, job: Job, now: float) -> None:
+        """Forget a waiting job that was cancelled, and its cost if it was the last that its tenant was charged for."""
+        super().remove(job, now)
+        before, finish = self._booked.pop(job.id, (0.0, None))
+        if finish == self._finish.get(job.tenant):
+            self._finish[job.tenant] = before
 
     def over(self, job: Job, tokens_out: int, now: float) -> None:
         """What predictors learn from."""
