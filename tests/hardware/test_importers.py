@@ -84,6 +84,8 @@ def test_vidur_projections_have_the_shapes_of_the_model_and_its_shards(tmp_path)
     assert sorted(zip(found["n"].tolist(), found["k"].tolist(), strict=True)) == [(4096, 5504), (6144, 4096)]
     with pytest.raises(BadInput, match=r"choose one of them with model="):
         read_ops([path], "a100-sxm-80", "bf16", load("model", "qwen3-8b"))
+    with pytest.raises(BadInput, match=r"no timing of 'tpu-v5e' in bf16 .* calibrate\.device="):
+        read_ops([path], "tpu-v5e")
 
 
 def test_layerwise_tables_of_a_folder(tmp_path):

@@ -29,7 +29,10 @@ def read_ops(
     files = [file for path in paths for file in _tables(Path(path))]
     parts = joined([part for file in files for part in reader(file)(read(file), wanted)])
     if not parts:
-        raise BadInput(f"no timing of '{device}' in {precision} in {', '.join(map(str, paths))}: name another device.")
+        raise BadInput(
+            f"no timing of '{device}' in {precision} in {', '.join(map(str, paths))}: name "
+            "another device with accelerator=... or calibrate.device=..., or another precision."
+        )
     return parts
 
 

@@ -22,10 +22,11 @@ def mlp(table: Table, wanted: Wanted) -> list[Ops]:
         return []
     rows = rows_of(table, "gpu", wanted.device)
     model, names = wanted.model, sorted(set(rows["model"].tolist()))
+    if not names:
+        return []
     if model is None or not any(_same(name, model.name) for name in names):
         raise BadInput(
-            f"this Vidur table holds the layers of {', '.join(map(str, names)) or 'no model on this device'}: choose "
-            "one of them with model=..."
+            f"this Vidur table holds the layers of {', '.join(map(str, names))}: choose one of them with model=..."
         )
     rows = where(rows, np.array([_same(name, model.name) for name in rows["model"]]))
     return [*_projections(rows, model), _small(rows, model)]
