@@ -213,6 +213,8 @@ class TestCommand:
     def test_bad_input_is_one_sentence(self, tmp_path):
         for words, wanted in (
             (["fidelity.datasets=[sim2reel]"], "did you mean 'sim2real'"),
+            (["fidelity.datasets=nosuch"], "fidelity.datasets=nosuch must be a list"),
+            (["fidelity.datasets=[]"], "null for all"),
             ([f"data.dir={tmp_path}"], "nothing to score"),
             ([f"data.dir={tmp_path}/nowhere"], "there is no folder"),
         ):

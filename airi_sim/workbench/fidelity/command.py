@@ -105,7 +105,9 @@ def checks(found: list[Score]) -> list[Check]:
 
 
 def _names(datasets: list[str] | None) -> list[str]:
+    if datasets is not None and (not isinstance(datasets, list) or not datasets):
+        raise BadInput(f"fidelity.datasets={datasets} must be a list such as [sim2real, vtc], or null for all.")
     for name in datasets or ():
         if name not in DATASETS:
-            raise unknown("data set of fidelity.datasets", name, DATASETS)
+            raise unknown("data set of fidelity.datasets", str(name), DATASETS)
     return list(datasets or DATASETS)
