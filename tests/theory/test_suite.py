@@ -28,6 +28,7 @@ from airi_sim.workbench.theory.rows import (
     perform,
 )
 from airi_sim.workbench.theory.sizes import exponential
+from airi_sim.workbench.verbs.validate import verdict
 
 EFFORT = 0.2
 LITTLE = 0.05
@@ -127,6 +128,15 @@ def row_of(tag: str, engine: float, se: float, **more: float | bool) -> Row:
 )
 def test_verdicts(row: Row, passed: bool) -> None:
     assert row.passed is passed
+
+
+@pytest.mark.parametrize(
+    ("engine", "word"), [(10.0, "ok  "), (10.5, "open"), (11.0, "FAIL")], ids=["passed", "noisy", "failed"]
+)
+def test_what_is_too_noisy_to_tell_is_said_to_be_open(engine: float, word: str) -> None:
+    check = row_of(EXACT, engine, 0.0 if engine == 10.0 else 0.25).check()
+    assert verdict(check) == word
+    assert ("raise theory.effort" in check["detail"]) == (word == "open")
 
 
 def test_controls_take_out_what_they_explain() -> None:

@@ -85,11 +85,14 @@ class Row:
     passed: bool
     replications: int
     note: str = field(default="")
+    noisy: bool = False
+    """Within its limit, but that limit is too wide to prove anything: not passed."""
 
     def check(self) -> dict[str, Any]:
         """For checks.json."""
         detail = f"engine {self.engine:.6g}, {self.tag} form {self.closed_form:.6g} {self.unit}"
         detail += f", off by {self.error:.2g} (limit {self.limit:.2g}, SE {self.se:.2g})"
+        detail += ": too noisy to tell, raise theory.effort" if self.noisy else ""
         return {**asdict(self), "name": f"{self.family}: {self.name}", "figure": self.error, "detail": detail}
 
 
@@ -150,5 +153,5 @@ def judge(claim: Claim, family: str, engine: float, se: float, replications: int
     note = "; ".join(filter(None, [claim.note, "too noisy to tell" if blurred else ""]))
     return Row(
         family, claim.name, claim.source, claim.tag, claim.form, engine, se, error, limit, claim.unit,
-        error <= limit and not blurred, replications, note,
+        error <= limit and not blurred, replications, note, error <= limit and blurred,
     )  # fmt: skip
