@@ -297,6 +297,20 @@ def test_a_deadline_that_the_jobs_ahead_use_up_cannot_be_met() -> None:
     assert policy.admit(job(8), view, 7.0).admit
 
 
+def test_only_time_in_which_somebody_waited_tells_how_fast_jobs_go() -> None:
+    """Two bursts of six, an idle 1000 s before each, and a job alone after it; jobs go one a second."""
+    policy, urgent = DeadlineDrop(memory=8), job(7)
+    for burst in (1000.0, 2000.0):
+        policy.admit(job(1), Columns([6], waiting=[6]), burst)
+        for k in range(1, 7):
+            policy.over(job(k), 5, burst + k)
+        policy.admit(job(8), Columns([0], waiting=[0]), burst + 500)
+        policy.over(job(8), 5, burst + 501)
+    urgent.deadline = 3010.5
+    assert policy.admit(urgent, Columns([10], waiting=[10]), 3000.0).admit
+    assert not policy.admit(urgent, Columns([11], waiting=[11]), 3000.0).admit
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -109,9 +109,11 @@ class EarlyReject:
 class DeadlineDrop:
     """Rejects whose deadline cannot be met any more, by what the pool was seen to do.
 
-    The jobs ahead of it are over at the rate at which jobs were over lately (exponentially forgotten over `memory`
-    jobs); a job enters if its deadline is later than that. Nothing is known of the hardware, so until the first
-    `memory` jobs are over everybody enters, and so does whoever has no deadline.
+    The jobs ahead of it are over at the rate at which jobs were over lately while others waited (exponentially
+    forgotten over `memory` jobs); a job enters if its deadline is later than that. How long nothing is over tells how
+    fast the pool is only while somebody waits: those who did at the last arrival, less those who are over since.
+    Nothing is known of the hardware, so until `memory` such times were seen everybody enters, and so does whoever has
+    no deadline.
     """
 
     def __init__(self, memory: int = 50) -> None:
@@ -120,13 +122,14 @@ class DeadlineDrop:
         self.memory = memory
         self._seen = 0
         self._gap_s = 0.0
-        self._last = 0.0
+        self._ahead = 0
+        self._last = -inf
 
     def admit(self, job: Job, view: View, now: float) -> Verdict:
+        waiting = view.column("waiting", now)
+        ahead = self._ahead = sum([waiting[i] for i in alive(view, now)])
         if job.deadline == inf or self._seen < self.memory:
             return WELCOME
-        waiting = view.column("waiting", now)
-        ahead = sum([waiting[i] for i in alive(view, now)])
         if now + ahead * self._gap_s <= job.deadline:
             return WELCOME
         return Verdict(False, None, "its deadline cannot be met")
@@ -135,7 +138,9 @@ class DeadlineDrop:
         """Jobs that were served tell how fast they go."""
         if not tokens_out:
             return
-        self._seen += 1
-        weight = 1 / min(self._seen, self.memory)
-        self._gap_s += weight * (now - self._last - self._gap_s)
-        self._last = now
+        if self._last > -inf:
+            self._seen += 1
+            weight = 1 / min(self._seen, self.memory)
+            self._gap_s += weight * (now - self._last - self._gap_s)
+        self._ahead -= 1
+        self._last = now if self._ahead > 0 else -inf
