@@ -5,17 +5,15 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Sequence
 
-from airi_sim.core.errors import BadInput
 from airi_sim.core.protocols import Draft, Predictor, Queue
 from airi_sim.core.types import FOREVER, Horizon, Job
-from airi_sim.policies.batchers.common import at_least_one, continue_prompts
-from airi_sim.policies.batchers.memory import peak
+from airi_sim.policies.batchers.common import continue_prompts
+from airi_sim.policies.batchers.iteration import PrefillCadence
+from airi_sim.policies.batchers.memory import Future, longest_first, peak
+from airi_sim.policies.predictors import optional, total
 
-Future = tuple[int, int]
-"""Passes that a job still goes on, tokens that it holds."""
 
-
-class LightLlm:
+class LightLlm(PrefillCadence):
     """Prompts alone in a pass, after at least `passes` passes of decodes, and only those that can stay to the end.
 
     A job is let in if the peak of memory to come stays below the KV of the server, with every job emitting all of its
@@ -25,32 +23,16 @@ class LightLlm:
     server.max_num_batched_tokens bounds a pass of prompts.
     """
 
-    greedy = False
-
     def __init__(self, passes: int = 10, predictor: Predictor | None = None) -> None:
-        if predictor is not None and not callable(getattr(predictor, "predict", None)):
-            raise BadInput(f"the predictor of LightLlm must have a method predict(job), and {predictor!r} has none.")
-        self.predictor = predictor
-        self.passes = at_least_one("passes", passes, "decode passes between two passes of prompts") or 1
-        self._due = 0
+        super().__init__(passes)
+        self.predictor = optional(predictor, "LightLlm")
 
-    def form(self, draft: Draft, queue: Queue, now: float) -> None:
-        if draft.decoding and draft.passes < self._due:
-            draft.decode(now)
-            draft.closed = True
-            return
+    def prompts(self, draft: Draft, queue: Queue, now: float) -> None:
+        """As for `PrefillCadence`; only who can stay is let in."""
         continue_prompts(draft, now)
-        if not draft.preempted:
-            self._admit(draft, queue, now)
-        if draft.sliced:
-            self._due = draft.passes + 1 + self.passes
-        else:
-            draft.decode(now)
-
-    def _admit(self, draft: Draft, queue: Queue, now: float) -> None:
         jobs = self._running(draft)
-        while draft.budget > 0 and draft.seats > 0 and (job := queue.peek(now)) is not None:
-            insort(jobs, self._new(job), key=_longest_first)
+        while not draft.preempted and draft.budget > 0 and draft.seats > 0 and (job := queue.peek(now)) is not None:
+            insort(jobs, self._new(job), key=longest_first)
             if not _fits(jobs, draft) or not draft.admit(job):
                 return
             queue.pop(now)
@@ -69,16 +51,13 @@ class LightLlm:
     def _running(self, draft: Draft) -> list[Future]:
         """Longest first."""
         jobs = [(job, draft.attained(job)) for job in draft.running.values()]
-        return sorted([(max(0, self._total(job) - out - 1), job.prompt + out) for job, out in jobs], reverse=True)
+        left = [(max(0, total(job, self.predictor) - out - 1), job.prompt + out) for job, out in jobs]
+        return sorted(left, key=longest_first)
 
     def _new(self, job: Job) -> Future:
         """A job that waits, once its prompt is done; one that was preempted has emitted tokens already."""
         held = job.tokens + 1
-        return max(0, self._total(job) - (held - job.prompt)), held
-
-    def _total(self, job: Job) -> int:
-        """Output tokens of a job, those behind it included."""
-        return job.budget if self.predictor is None else min(job.budget, round(self.predictor.predict(job)))
+        return max(0, total(job, self.predictor) - (held - job.prompt)), held
 
 
 def _room(draft: Draft) -> int:
@@ -88,7 +67,3 @@ def _room(draft: Draft) -> int:
 
 def _fits(jobs: Sequence[Future], draft: Draft) -> bool:
     return len(jobs) == 1 or peak(jobs) < _room(draft)
-
-
-def _longest_first(future: Future) -> Future:
-    return -future[0], -future[1]

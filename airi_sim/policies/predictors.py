@@ -12,13 +12,26 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from math import exp, inf
 from random import Random
-from typing import Literal
+from typing import Literal, cast
 
 from airi_sim.core.errors import BadInput
+from airi_sim.core.protocols import Predictor
 from airi_sim.core.types import Job
 
 Truth = Callable[[Job], int]
 """The true output tokens of a job."""
+
+
+def optional(predictor: object | None, owner: str) -> Predictor | None:
+    """A predictor given to a policy that does without one if there is none; BadInput if it cannot predict."""
+    if predictor is not None and not callable(getattr(predictor, "predict", None)):
+        raise BadInput(f"the predictor of {owner} must have a method predict(job), and {predictor!r} has none.")
+    return cast("Predictor | None", predictor)
+
+
+def total(job: Job, predictor: Predictor | None) -> int:
+    """Output tokens of a job, those behind it included: its budget, or what is predicted if that is less."""
+    return job.budget if predictor is None else min(job.budget, round(predictor.predict(job)))
 
 
 def _untold(job: Job) -> int:

@@ -95,11 +95,15 @@ class PrefillCadence:
             draft.decode(now)
             draft.closed = True
             return
-        prompts(draft, queue, now)
+        self.prompts(draft, queue, now)
         if draft.sliced:
             self._due = draft.passes + 1 + self.passes
         else:
             draft.decode(now)
+
+    def prompts(self, draft: Draft, queue: Queue, now: float) -> None:
+        """Prompts under way, then admissions: called when prompts are due."""
+        prompts(draft, queue, now)
 
     def stable(self, draft: Draft, queue: Queue, now: float) -> Horizon:
         """Until prompts are due; from then on it is greedy."""

@@ -9,6 +9,7 @@ from airi_sim.core.errors import BadInput
 from airi_sim.core.protocols import Draft, Predictor, Queue
 from airi_sim.core.types import FOREVER, Horizon, Job
 from airi_sim.policies.batchers.common import at_least_one, continue_prompts
+from airi_sim.policies.predictors import optional, total
 
 
 class Continuous:
@@ -46,7 +47,16 @@ class Continuous:
         return -(-(max(job.tokens, job.prompt + output)) // draft.block)
 
 
-def peak(jobs: Iterable[tuple[int, int]]) -> int:
+Future = tuple[int, int]
+"""Passes that a job still goes on, tokens that it holds."""
+
+
+def longest_first(future: Future) -> Future:
+    """By which jobs are in order for `peak`."""
+    return -future[0], -future[1]
+
+
+def peak(jobs: Iterable[Future]) -> int:
     """The most tokens in memory at any time, if jobs that hold `held` tokens each go on for `left` more passes.
 
     `jobs` are (left, held), longest first. Just before job i ends, it and those that last longer have grown by left_i
@@ -71,11 +81,9 @@ class PastFuture:
     greedy = False
 
     def __init__(self, predictor: Predictor | None = None, margin: float = 0.03, every: int = 10) -> None:
-        if predictor is not None and not callable(getattr(predictor, "predict", None)):
-            raise BadInput(f"the predictor of PastFuture must have a method predict(job), and {predictor!r} has none.")
         if not 0 <= margin < 1:
             raise BadInput(f"policy.batcher.margin={margin}: it is a share of the KV blocks, from 0 to below 1.")
-        self.predictor = predictor
+        self.predictor = optional(predictor, "PastFuture")
         self.margin = margin
         self.every = at_least_one("every", every, "decode passes between admissions") or 1
         self._next = 0
@@ -93,16 +101,15 @@ class PastFuture:
         room = int(draft.total * (1 - self.margin)) * draft.block
         jobs = sorted([self._future(job, draft) for job in draft.running.values()], reverse=True)
         while draft.budget > 0 and draft.seats > 0 and (job := queue.peek(now)) is not None:
-            insort(jobs, self._future(job, draft), key=lambda future: (-future[0], -future[1]))
+            insort(jobs, self._future(job, draft), key=longest_first)
             if (len(jobs) > 1 and peak(jobs) > room) or not draft.admit(job):
                 return
             queue.pop(now)
 
-    def _future(self, job: Job, draft: Draft) -> tuple[int, int]:
+    def _future(self, job: Job, draft: Draft) -> Future:
         """Tokens it still emits, and tokens it holds once its prompt is done."""
         out = draft.attained(job)
-        total = job.budget if self.predictor is None else min(job.budget, round(self.predictor.predict(job)))
-        return max(1, total - out), job.prompt + out
+        return max(1, total(job, self.predictor) - out), job.prompt + out
 
     def stable(self, draft: Draft, queue: Queue, now: float) -> Horizon:
         """Until somebody may be let in again. With nobody in line that changes nothing."""

@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 from math import inf, lcm
-from typing import cast
 
 from airi_sim.core.errors import BadInput
 from airi_sim.core.protocols import Predictor
 from airi_sim.core.types import Job
-from airi_sim.policies.predictors import History
+from airi_sim.policies.predictors import History, optional
 from airi_sim.policies.queues.waiting import emitted
 
 
 def checked(predictor: object | None, owner: str) -> Predictor:
     """A predictor given to a queue; History if none was."""
-    if predictor is None:
-        return History()
-    if not callable(getattr(predictor, "predict", None)):
-        raise BadInput(f"the predictor of {owner} must have a method predict(job), and {predictor!r} has none.")
-    return cast(Predictor, predictor)
+    given = optional(predictor, owner)
+    return History() if given is None else given
 
 
 def positive(what: str, value: float) -> float:

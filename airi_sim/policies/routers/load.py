@@ -7,6 +7,7 @@ import random
 from airi_sim.core.errors import BadInput
 from airi_sim.core.protocols import Predictor, View
 from airi_sim.core.types import Job
+from airi_sim.policies.predictors import optional
 from airi_sim.policies.routers.common import alive, least
 
 
@@ -106,10 +107,8 @@ class LeastWork:
     def __init__(self, output: float = 2.0, predictor: Predictor | None = None, expected: int = 256) -> None:
         if not output >= 0 or expected < 1:
             raise BadInput("LeastWork needs output >= 0 and expected >= 1 tokens.")
-        if predictor is not None and not callable(getattr(predictor, "predict", None)):
-            raise BadInput(f"the predictor of LeastWork must have a method predict(job), and {predictor!r} has none.")
         self.output = output
-        self.predictor = predictor
+        self.predictor = optional(predictor, "LeastWork")
         self._tokens, self._over = expected, 1
         self._stores: list[int] = []
         self._sent: dict[int, tuple[int, int]] = {}
