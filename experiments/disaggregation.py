@@ -20,8 +20,11 @@ from typing import TYPE_CHECKING, Any
 from airi_sim.core.errors import BadInput
 from airi_sim.results import style
 from airi_sim.results.frames import frame
+from airi_sim.workbench.blame import blaming
+from airi_sim.workbench.build import build
 from airi_sim.workbench.config import load_config, plain
 from airi_sim.workbench.execute import execute
+from experiments.parts import listed, numbers, start
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,16 +40,30 @@ def sweep(overrides: Sequence[str]) -> tuple[Path, pd.DataFrame]:
     """Run every layout at every rate with every seed; returns the folder and a row a run."""
     base = load_config(["experiment=disaggregation", *overrides])
     what, folder = plain(base)["sweep"], Path(base.hydra.run.dir)
+    rates, seeds, layouts = numbers("sweep.rates", what["rates"]), listed("sweep.seeds", what["seeds"]), what["layouts"]
+    check(layouts, plain(base))
     rows = []
-    for layout, pools in what["layouts"].items():
-        for rate in what["rates"]:
-            for seed in what["seeds"]:
+    for layout, pools in layouts.items():
+        for rate in rates:
+            for seed in seeds:
                 words = ["experiment=disaggregation", *overrides, f"workload.rate={rate}", f"seed={seed}"]
                 config = {**plain(load_config(words)), "pools": pools}
                 print(f"{layout} at {rate:g} requests/s, seed {seed}", file=sys.stderr)
                 place = folder / layout / f"rate-{rate:g}" / f"seed-{seed}"
                 rows.append({"layout": layout, "rate": rate, "seed": seed, **figures(execute(config, place))})
     return folder, frame(rows)
+
+
+def check(layouts: Any, config: dict[str, Any]) -> None:
+    """BadInput for a layout that cannot be built, before the first of them runs."""
+    if not isinstance(layouts, Mapping) or not layouts:
+        raise BadInput(f"sweep.layouts must be pools by name of the layout, at least one, not {layouts!r}.")
+    for name, pools in layouts.items():
+        if not isinstance(pools, Mapping) or not pools:
+            raise BadInput(f"sweep.layouts.{name} must be pools by name, at least one, not {pools!r}.")
+        laid_out = {**config, "pools": pools}
+        with blaming(laid_out):
+            build(laid_out)
 
 
 def figures(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,4 +119,4 @@ def main(overrides: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(start(main, __doc__))

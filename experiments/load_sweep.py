@@ -25,6 +25,7 @@ from airi_sim.results.text import digits, percent, seconds
 from airi_sim.workbench.comparison import with_policies
 from airi_sim.workbench.config import load_config, plain
 from airi_sim.workbench.execute import execute
+from experiments.parts import listed, numbers, start
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,12 +68,12 @@ def sweep(overrides: Sequence[str]) -> tuple[Path, list[Point]]:
 
 def combinations(what: dict[str, Any]) -> Iterator[tuple[str, float, int]]:
     """Every set of policies at every load with every seed. BadInput if there is nothing to run."""
-    for part in ("values", "seeds", "policies"):
-        if not what[part]:
-            raise BadInput(f"sweep.{part} is empty: give at least one.")
+    loads, seeds = numbers("sweep.values", what["values"]), listed("sweep.seeds", what["seeds"])
+    if not isinstance(what["policies"], dict) or not what["policies"]:
+        raise BadInput(f"sweep.policies must be sets of policies by name, at least one, not {what['policies']!r}.")
     for name in what["policies"]:
-        for load in what["values"]:
-            for seed in what["seeds"]:
+        for load in loads:
+            for seed in seeds:
                 yield name, load, seed
 
 
@@ -177,4 +178,4 @@ def main(overrides: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(start(main, __doc__))

@@ -28,6 +28,7 @@ from airi_sim.workbench.comparison import with_policies
 from airi_sim.workbench.config import load_config, plain
 from airi_sim.workbench.execute import execute
 from airi_sim.workbench.plugins import maker, policy_node
+from experiments.parts import listed, numbers, start
 
 Prompt = tuple[int, ...]
 
@@ -83,12 +84,19 @@ def hit_shares(config: dict[str, Any], prompts: Sequence[Prompt], hash_block: in
     return [*rows, Hits("unlimited", float("inf"), most / blocks, 1.0)]
 
 
-def route(config: dict[str, Any], folder: Path) -> list[Routed]:
+def routed_configs(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The run of each router; BadInput for lists of `mooncake` that cannot be."""
+    numbers("mooncake.sizes", config["mooncake"]["sizes"])
+    routers = listed("mooncake.routers", config["mooncake"]["routers"])
+    return {router: with_policies(config, {"router": router}) for router in routers}
+
+
+def route(configs: dict[str, dict[str, Any]], folder: Path) -> list[Routed]:
     """The same requests through the same pool, a router at a time."""
     rows = []
-    for router in config["mooncake"]["routers"]:
+    for router, config in configs.items():
         print(f"routed by {router}", file=sys.stderr)
-        summary = execute(with_policies(config, {"router": router}), folder / router)
+        summary = execute(config, folder / router)
         ttft = summary["ttft_s"]
         rows.append(Routed(router, ttft["mean"], ttft["p50"], ttft["p99"], summary["cache"]["hit_rate"]))
     return rows
@@ -144,9 +152,10 @@ def main(overrides: Sequence[str]) -> int:
     try:
         loaded = load_config(["experiment=mooncake", *overrides])
         config, folder = plain(loaded), Path(loaded.hydra.run.dir)
+        configs = routed_configs(config)
         workload, _ = build_workload(config)
         hits = hit_shares(config, [item.request.prefix for item in workload], workload.hash_block)
-        routed = route(config, folder)
+        routed = route(configs, folder)
     except BadInput as error:
         print(f"mooncake: {error}", file=sys.stderr)
         return 2
@@ -159,4 +168,4 @@ def main(overrides: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(start(main, __doc__))

@@ -26,6 +26,7 @@ from airi_sim.results.frames import frame, reference
 from airi_sim.workbench.config import load_config, plain
 from airi_sim.workbench.objects import instantiate
 from airi_sim.workbench.plugins import group_node
+from experiments.parts import start
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,4 +119,4 @@ def main(overrides: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(start(main, __doc__))

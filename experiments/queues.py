@@ -35,6 +35,7 @@ from airi_sim.workbench.execute import execute
 from airi_sim.workbench.plugins import group_node
 from airi_sim.workload.checks import real, whole
 from airi_sim.workload.writer import write_jsonl
+from experiments.parts import start
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -242,4 +243,4 @@ def main(overrides: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(start(main, __doc__))

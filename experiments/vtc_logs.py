@@ -31,6 +31,7 @@ from airi_sim.results.text import percent
 from airi_sim.workbench.config import load_config, plain
 from airi_sim.workbench.fidelity import vtc
 from airi_sim.workbench.fidelity.simulate import simulate
+from experiments.parts import start
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -222,4 +223,4 @@ def replay_all(config: dict[str, Any]) -> dict[str, dict[str, tuple[World, World
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(start(main, __doc__))

@@ -89,7 +89,7 @@ def test_goodput_is_the_load_that_nine_in_ten_survive() -> None:
 @pytest.mark.parametrize(
     ("word", "says"),
     [
-        ("sweep.values=[]", "sweep.values is empty"),
+        ("sweep.values=[]", "sweep.values must be a list with at least one entry"),
         ("sweep.key=workload.rats", "rats"),
         ("sweep.policies.jsq_sjf.queue=sfj", "did you mean 'sjf'"),
     ],
