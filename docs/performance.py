@@ -12,6 +12,7 @@ import platform
 import re
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from cProfile import Profile
 from datetime import date
 from pathlib import Path
@@ -70,12 +71,19 @@ def update(text: str, name: str, table: str) -> str:
     return place.sub(lambda _: f"\n{table}\n\n", text)
 
 
-def main(folder: Path) -> None:
-    """Put both tables into the document."""
+def main(words: Sequence[str]) -> int:
+    """Put both tables into the document; returns the exit code (2: no run folder of a bench)."""
+    missing = [name for name in ("bench.json", "bench.md") if len(words) == 1 and not (Path(words[0]) / name).is_file()]
+    if len(words) != 1 or missing:
+        what = f"'{words[0]}' has no {missing[0]}" if missing else "one folder is needed"
+        print(f"performance: {what}: name the run folder of an airi bench.", file=sys.stderr)
+        return 2
+    folder = Path(words[0])
     text = update(DOCUMENT.read_text(), "bench", bench_of(folder))
     DOCUMENT.write_text(update(text, "profile", profile_of("W1")))
     print(f"tables: {DOCUMENT}")
+    return 0
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))

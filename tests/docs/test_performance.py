@@ -35,6 +35,15 @@ def test_tables_take_the_place_of_the_old_ones_and_nothing_else(script: dict[str
         script["update"]("a document without marks", "bench", table)
 
 
+def test_a_folder_that_is_none_of_a_bench_is_refused(
+    script: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, says in (([], "one folder is needed"), ([str(tmp_path)], "has no bench.json")):
+        assert script["main"](words) == 2
+        said = capsys.readouterr().err
+        assert says in said and len(said.splitlines()) == 1
+
+
 def test_the_variants_are_explained_and_the_cases_that_are_named_exist() -> None:
     assert [
         name for name in [*VARIANTS, "W1_10k_r64", "mooncake"] if f"`{name}`" not in TEXT and name not in TEXT
