@@ -10,6 +10,7 @@ from airi_sim.results.run import Run
 from airi_sim.results.run import load as load_run
 from airi_sim.workbench.config import load_config, plain
 from airi_sim.workbench.execute import execute
+from airi_sim.workbench.folders import run_folder
 
 
 def run(overrides: Sequence[str] = ()) -> Run:
@@ -21,8 +22,8 @@ def run(overrides: Sequence[str] = ()) -> Run:
     if isinstance(overrides, str):
         raise BadInput(f"airi_sim.run takes a list of overrides: airi_sim.run([{overrides!r}]).")
     config = load_config(overrides)
-    folder = Path(config.hydra.run.dir)
-    execute(plain(config), folder)
+    with run_folder(config, overrides) as folder:
+        execute(plain(config), folder)
     return load_run(folder)
 
 

@@ -35,10 +35,10 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
         _drop_old_arguments(config, parsed)
         _check_added(parsed)
         OmegaConf.resolve(config.hydra.run)
-    except HydraException as error:
+    except (HydraException, OmegaConfBaseException) as error:
+        if _interrupted(error):
+            raise KeyboardInterrupt from error
         raise _explained(error, parsed) from error
-    except OmegaConfBaseException as error:
-        raise _incoherent(error) from error
     check(config)
     return config
 
@@ -74,6 +74,11 @@ def _check_override(override: Override) -> None:
     """One value a key, and of a group one of its choices; Hydra would fail on anything else in its own words."""
     group = override.key_or_group
     known = options(group)
+    if re.match(r"hydra\b", group) and group != "hydra.run.dir":
+        raise BadInput(
+            f"unknown key '{group}': the only one of Hydra's own is hydra.run.dir, the folder of the run (with "
+            "--multirun the folder in which each run has a numbered one)."
+        )
     if override.is_sweep_override():
         raise BadInput(
             f"{override.input_line} has several values: 'airi run --multirun' runs each; quotes make it one."
@@ -170,11 +175,20 @@ def _explained(error: Exception, overrides: list[Override]) -> BadInput:
     return _incoherent(error)
 
 
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether an error hides that the user stopped the command: what is interrupted deep inside Hydra's parser comes
+    out as an error without a text."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def _incoherent(error: Exception) -> BadInput:
-    key = re.search(r"full_key: (\S+)", str(error))
+    text = str(error).strip() or str(error.__cause__).strip()
+    key = re.search(r"full_key: (\S+)", text)
     return BadInput(
         f"the configuration does not hold together{f' at {key[1]}' if key else ''}: "
-        f"{str(error).strip().splitlines()[0].rstrip('.')}."
+        f"{(text.splitlines() or [type(error).__name__])[0].rstrip('.')}."
     )
 
 

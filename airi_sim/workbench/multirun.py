@@ -3,35 +3,57 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 
 from hydra.core.override_parser.types import Glob, Override
+from omegaconf import DictConfig
 
 from airi_sim.core.errors import BadInput
 from airi_sim.results.text import headline
 from airi_sim.workbench.config import load_config, parse
+from airi_sim.workbench.folders import run_folder
 from airi_sim.workbench.paths import options
 
 
 def multirun(command: Callable[..., int], overrides: Sequence[str], show: bool = False) -> int:
     """Run every combination and print a line each; returns the worst exit code.
 
-    All configs are checked before the first one runs. The folders lie in `hydra.run.dir`.
+    All configs are checked before the first one runs. The folders lie in `hydra.run.dir`. Bad input
+    names the combination it is about.
     """
     jobs = combinations(overrides)
-    folders = [Path(load_config([*fixed, *varied]).hydra.run.dir) for fixed, varied in jobs]
+    configs = [_checked(fixed, varied) for fixed, varied in jobs]
     lines = []
     worst = 0
-    for number, (fixed, varied) in enumerate(jobs):
-        folder = folders[0] / str(number)
-        print(f"== {number + 1}/{len(jobs)}: {' '.join(varied)} ==", flush=True)
-        worst = max(worst, command([*fixed, *varied, f"hydra.run.dir={_quoted(folder)}"], show=show))
-        lines.append(f"{folder}  {' '.join(varied)}  {_figures(folder)}")
+    with run_folder(configs[0], [*jobs[0][0], *jobs[0][1]]) as above:
+        for number, (fixed, varied) in enumerate(jobs):
+            folder = above / str(number)
+            print(f"== {number + 1}/{len(jobs)}: {' '.join(varied)} ==", flush=True)
+            with _naming(varied):
+                worst = max(worst, command([*fixed, *varied, f"hydra.run.dir={_quoted(folder)}"], show=show))
+            lines.append(f"{folder}  {' '.join(varied)}  {_figures(folder)}")
     if not show:
         print("\n" + "\n".join(lines))
     return worst
+
+
+def _checked(fixed: list[str], varied: list[str]) -> DictConfig:
+    with _naming(varied):
+        return load_config([*fixed, *varied])
+
+
+@contextmanager
+def _naming(varied: Sequence[str]) -> Iterator[None]:
+    """BadInput raised inside says which of the combinations it is about."""
+    try:
+        yield
+    except BadInput as error:
+        if not varied:
+            raise
+        raise BadInput(f"{' '.join(varied)}: {error}") from error
 
 
 def combinations(overrides: Sequence[str]) -> list[tuple[list[str], list[str]]]:

@@ -51,6 +51,7 @@ FROM_1: Rule = (lambda v: _whole(v, 1), "a whole number from 1")
 FROM_2: Rule = (lambda v: _whole(v, 2), "a whole number from 2")
 TEXT: Rule = (lambda v: isinstance(v, str), "text")
 POSITIVE: Rule = (lambda v: _number(v) and v > 0, "seconds above 0")
+FOLDER: Rule = (lambda v: isinstance(v, str) and bool(v.strip()), "the folder of the run")
 MAPPING: Rule = (lambda v: isinstance(v, Mapping | DictConfig), "a mapping {key: value}")
 PRECISION: Rule = (lambda v: v in BYTES if isinstance(v, str) else False, f"one of {', '.join(sorted(BYTES))}")
 
@@ -119,8 +120,14 @@ KEYS: dict[str, Rule] = {
     "calibrate.device": or_null(TEXT),
     "calibrate.table": FLAG,
     "hardware.strict": FLAG,
-    "study.loads": (lambda v: _all(v, lambda x: _number(x) and x > 0), "a list of numbers above 0"),
-    "study.seeds": (lambda v: _all(v, lambda x: _whole(x, 0)), "a list of whole numbers from 0"),
+    "study.loads": (
+        lambda v: _all(v, lambda x: _number(x) and x > 0) and len(set(v)) == len(v),
+        "a list of numbers above 0, none of them twice",
+    ),
+    "study.seeds": (
+        lambda v: _all(v, lambda x: _whole(x, 0)) and len(set(v)) == len(v),
+        "a list of whole numbers from 0, none of them twice",
+    ),
     "bench.cases": (
         lambda v: isinstance(v, str) or _all(v, lambda x: isinstance(x, str)),
         "the name of a set, or a list of cases",
@@ -153,6 +160,7 @@ def check(config: DictConfig) -> None:
             check_section(name, values.get(name), section)
     for key, rule in KEYS.items():
         check_key(key, OmegaConf.select(config, key), rule)
+    check_key("hydra.run.dir", config.hydra.run.dir, FOLDER)
     for key, wanted in NAMED.items():
         check_named(key, OmegaConf.select(config, key), wanted)
     check_rules("pool", OmegaConf.to_container(config.pool, resolve=True), POOL)

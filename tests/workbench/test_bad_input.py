@@ -114,6 +114,9 @@ KEYS = {
     "policy.batcher.tokens=0": ("policy.batcher.tokens=0",),
     "policy.queue._target_=3": ("policy.queue", "module.Class"),
     "hydra.run.dir=null": ("hydra.run.dir",),
+    "hydra.run.dir=": ("hydra.run.dir=", "the folder of the run"),
+    "study.seeds=[0,1,0]": ("study.seeds=[0, 1, 0]", "none of them twice"),
+    "study.loads=[1,1.0]": ("study.loads", "none of them twice"),
     "workload.n=${nope}": ("workload.n", "nope"),
     "workload.n=???": ("workload.n",),
     "workload.n=1,2": ("workload.n=1,2", "--multirun"),
@@ -149,6 +152,7 @@ UNKNOWN_KEYS = {
     "services.embd.replicas=2": "did you mean 'embed'",
     "results.pictures=true": "timeline",
     "hydra.foo=1": "run",
+    "hydra.sweep.dir=there": "hydra.run.dir, the folder of the run",
 }
 
 

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
 
 from airi_sim.core.errors import BadInput
 from airi_sim.results.run import load
+from airi_sim.workbench import config as configs
 from airi_sim.workbench import execute as execution
 from airi_sim.workbench.cli import FLAGS, VERBS, main
+from airi_sim.workbench.folders import run_folder
 from airi_sim.workbench.paths import conf_dir, options
 from airi_sim.workbench.schema import KEYS, POOL, SERVER
 
@@ -226,6 +232,60 @@ def test_quotes_make_commas_one_value(airi: Run) -> None:
 
 def test_multirun_without_several_values_is_one_run(airi: Run) -> None:
     assert [path.name for path in airi("-m", FEW).folder.iterdir()] == ["0"]
+
+
+def test_multirun_names_the_combination_that_fails_when_it_is_built(airi: Run) -> None:
+    done = airi("-m", FEW, "workload.program=chat,nobodys")
+    assert done.code == 2
+    assert done.err.startswith("airi: workload.program=nobodys: ") and "'nobodys'" in done.err
+
+
+# -- run folders by default
+
+
+def test_every_command_has_a_run_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["model=tiny", "accelerator=l4", "workload.n=3"]
+    for flags in ([], [], ["-m"], ["-m"]):
+        assert main(["run", *flags, *words]) == 0
+    assert len(list(tmp_path.rglob("summary.json"))) == 4
+    left = sorted(tmp_path.rglob("*"))
+    assert main(["run", "workload=trace", "workload.path=nothing"]) == 2
+    assert sorted(tmp_path.rglob("*")) == left
+
+
+def test_a_second_shared_by_many_gives_numbered_folders_that_go_when_they_stay_empty(tmp_path: Path) -> None:
+    wanted = tmp_path / "runs" / "10-00-00"
+    config = OmegaConf.create({"hydra": {"run": {"dir": str(wanted)}}})
+    everybody = Barrier(8)
+
+    def work(number: int) -> Path:
+        with run_folder(config, ["seed=1"]) as folder:
+            everybody.wait(timeout=20)
+            if number % 2:
+                (folder / "summary.json").touch(exist_ok=False)
+        return folder
+
+    with ThreadPoolExecutor(8) as pool:
+        names = {folder.name for folder in pool.map(work, range(8))}
+    assert names == {"10-00-00", *(f"10-00-00-{number}" for number in range(2, 9))}
+    assert len(list(wanted.parent.iterdir())) == 4
+    with run_folder(config, [f"hydra.run.dir='{wanted}'"]) as folder:
+        assert folder == wanted
+
+
+@pytest.mark.parametrize("verb", ["run", "study"])
+def test_an_interrupt_that_hydra_wraps_is_still_one(airi: Run, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ConfigCompositionException from error
+
+    monkeypatch.setattr(configs, "compose", stopped)
+    done = airi(verb=verb)
+    assert (done.code, done.out, done.left) == (130, "", [])
+    assert done.err == "airi: interrupted; nothing was written that is not complete.\n"
 
 
 # -- traces of every format

@@ -15,7 +15,7 @@ from typing import Any
 from airi_sim.core.errors import BadInput
 from airi_sim.workbench.cases import Case, chosen
 from airi_sim.workbench.config import load_config, plain, show_config
-from airi_sim.workbench.execute import check_folder
+from airi_sim.workbench.folders import run_folder
 from airi_sim.workbench.peers import peers_of
 
 OWN = ("bench.", "hydra.run.dir=", "results.")
@@ -45,8 +45,20 @@ def command(overrides: Sequence[str], show: bool = False) -> int:
     config = load_config(overrides)
     if show:
         return show_config(config)
-    values, folder = plain(config), Path(config.hydra.run.dir)
-    check_folder(folder)
+    with run_folder(config, overrides) as folder:
+        rows = measured(plain(config), overrides)
+        folder.mkdir(parents=True, exist_ok=True)
+        checks = [check for row in rows for check in checks_of(row)]
+        (folder / "bench.json").write_text(json.dumps(rows, indent=1))
+        (folder / "bench.md").write_text(markdown(rows))
+        (folder / "checks.json").write_text(json.dumps(checks, indent=1))
+    print(table(rows))
+    print(f"table: {folder / 'bench.json'}")
+    return 0 if all(check["passed"] for check in checks) else 1
+
+
+def measured(values: Mapping[str, Any], overrides: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each case; all of them are checked before the first one runs."""
     mine = [word for word in overrides if not word.lstrip("+~").startswith(OWN)]
     cases = chosen(values["bench"]["cases"], values["data"]["dir"])
     configs = [plain(load_config([*case.overrides, *mine])) for case in cases]
@@ -54,14 +66,7 @@ def command(overrides: Sequence[str], show: bool = False) -> int:
     for case, one in zip(cases, configs, strict=True):
         with TemporaryDirectory(prefix="airi-bench-") as place:
             rows.append(measure(case, mine, one, values["bench"], Path(place)))
-    checks = [check for row in rows for check in checks_of(row)]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "bench.json").write_text(json.dumps(rows, indent=1))
-    (folder / "bench.md").write_text(markdown(rows))
-    (folder / "checks.json").write_text(json.dumps(checks, indent=1))
-    print(table(rows))
-    print(f"table: {folder / 'bench.json'}")
-    return 0 if all(check["passed"] for check in checks) else 1
+    return rows
 
 
 def measure(

@@ -12,6 +12,7 @@ from airi_sim.core.errors import BadInput
 from airi_sim.workbench.build import build_backend, build_workload, sized_pools
 from airi_sim.workbench.config import load_config, plain, show_config
 from airi_sim.workbench.execute import check_folder
+from airi_sim.workbench.folders import run_folder
 from airi_sim.workbench.objects import instantiate
 from airi_sim.workbench.progress import Progress
 
@@ -24,7 +25,14 @@ def command(overrides: Sequence[str], show: bool = False) -> int:
     if show:
         return show_config(config)
     values = plain(config)
-    path = Path(values["calibrate"]["path"] or Path(config.hydra.run.dir) / "profile.json")
+    if values["calibrate"]["path"]:
+        return write(values, Path(values["calibrate"]["path"]))
+    with run_folder(config, overrides) as folder:
+        return write(values, folder / "profile.json")
+
+
+def write(values: Mapping[str, Any], path: Path) -> int:
+    """Calibrate, write the profile to `path`, and print what it says."""
     check_folder(path.parent)
     if values["calibrate"]["ops"] is not None:
         profile = imported(values)

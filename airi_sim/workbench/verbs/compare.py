@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -14,6 +13,7 @@ from airi_sim.results.compare import format_table
 from airi_sim.workbench.compared import Comparison
 from airi_sim.workbench.comparison import compare_all
 from airi_sim.workbench.config import load_config, plain, show_config
+from airi_sim.workbench.folders import run_folder
 from airi_sim.workbench.reports import report_comparison
 
 
@@ -24,11 +24,11 @@ def command(overrides: Sequence[str], show: bool = False) -> int:
     if show:
         return show_config(config)
     check_sets(overrides, config)
-    folder = Path(config.hydra.run.dir)
-    found = compare_all(plain(config), folder)
-    checks = [check for comparison in found for check in checks_of(comparison)]
-    (folder / "checks.json").write_text(json.dumps(checks, indent=1))
-    report = report_comparison(found, folder)
+    with run_folder(config, overrides) as folder:
+        found = compare_all(plain(config), folder)
+        checks = [check for comparison in found for check in checks_of(comparison)]
+        (folder / "checks.json").write_text(json.dumps(checks, indent=1))
+        report = report_comparison(found, folder)
     print("\n\n".join([text_of(comparison) for comparison in found]))
     print(f"\nreport: {report}")
     print("next: compare others, e.g. compare.policies='{sjf: {queue: sjf}}', or your own: docs/extending.md has one.")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from airi_sim.results.text import headline
 from airi_sim.workbench.config import load_config, plain, show_config
 from airi_sim.workbench.execute import execute
+from airi_sim.workbench.folders import run_folder
 
 
 def command(overrides: Sequence[str], show: bool = False) -> int:
@@ -16,8 +16,8 @@ def command(overrides: Sequence[str], show: bool = False) -> int:
     config = load_config(overrides)
     if show:
         return show_config(config)
-    folder = Path(config.hydra.run.dir)
-    summary = execute(plain(config), folder)
+    with run_folder(config, overrides) as folder:
+        summary = execute(plain(config), folder)
     print(headlines(summary))
     print(f"run folder: {folder}")
     return 0

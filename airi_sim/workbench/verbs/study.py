@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from airi_sim.workbench.config import load_config, show_config
-from airi_sim.workbench.execute import check_folder
+from airi_sim.workbench.folders import run_folder
 from airi_sim.workbench.study import study, text_of, write
 
 
@@ -15,10 +14,9 @@ def command(overrides: Sequence[str], show: bool = False) -> int:
     config = load_config(overrides)
     if show:
         return show_config(config)
-    folder = Path(config.hydra.run.dir)
-    check_folder(folder)
-    found = study(list(overrides), folder)
-    write(found, folder / "study.csv")
+    with run_folder(config, overrides) as folder:
+        found = study(list(overrides), folder)
+        write(found, folder / "study.csv")
     print(text_of(found, found[0].policies))
     print(f"table: {folder / 'study.csv'}")
     return 0

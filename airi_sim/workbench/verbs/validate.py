@@ -12,6 +12,7 @@ from airi_sim.workbench.build import build_backend
 from airi_sim.workbench.comparison import check_clock, pin_memory, replay
 from airi_sim.workbench.config import load_config, plain, show_config
 from airi_sim.workbench.execute import perform
+from airi_sim.workbench.folders import run_folder
 from airi_sim.workbench.paths import options
 
 Check = dict[str, Any]
@@ -23,9 +24,9 @@ def command(overrides: Sequence[str], show: bool = False) -> int:
     config = load_config(overrides)
     if show:
         return show_config(config)
-    folder = Path(config.hydra.run.dir)
-    checks = VALIDATIONS[name](plain(config), folder)
-    (folder / "checks.json").write_text(json.dumps(checks, indent=1))
+    with run_folder(config, overrides) as folder:
+        checks = VALIDATIONS[name](plain(config), folder)
+        (folder / "checks.json").write_text(json.dumps(checks, indent=1))
     for check in checks:
         print(f"{verdict(check)}  {check['name']}: {check['detail']}")
     print(f"checks: {folder / 'checks.json'}")
