@@ -117,7 +117,7 @@ def calibrated(log: Recording, base: Mapping[str, Any]) -> dict[str, Any]:
         faster = setting(config, **{f"{KERNELS}.e_c": e_c})
         return (_prompts(faster, 11, tokens) - _prompts(faster, 1, tokens)) / 10 - seen.prompt_token_s * tokens
 
-    config = setting(config, **{f"{KERNELS}.e_c": float(brentq(apart, 0.1, 2.0, xtol=1e-4))})
+    config = setting(config, **{f"{KERNELS}.e_c": float(brentq(apart, 0.1, 1.0, xtol=1e-4))})
     step_s = seen.decode_s + seen.context_s * context - _decode(config, context)
     prompt_s = seen.prompt_s + seen.prompt_token_s * tokens - _prompts(config, 1, tokens) - step_s
     return setting(config, **{"serving.step_s": step_s, "serving.prompt_s": prompt_s})
