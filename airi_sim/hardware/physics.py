@@ -86,6 +86,7 @@ def incomplete(profile: Mapping[str, Any]) -> str:
 def _untouched(device: Accelerator, timed: Collection[str]) -> dict[str, Any]:
     """Sources, ranges and spreads of what no timing said anything of: they hold as they did before the fit."""
     from airi_sim.hardware.accelerator import COEFFICIENTS
+    from airi_sim.hardware.confidence import FAMILIES, sigma_of
 
     gone = {*timed, *(name for kind in timed for name in COEFFICIENTS[kind])}
     return {
@@ -95,7 +96,7 @@ def _untouched(device: Accelerator, timed: Collection[str]) -> dict[str, Any]:
             for name, one in device.ranges.items()
             if name not in gone
         },
-        "residuals": {name: float(sigma) for name, sigma in device.residuals.items() if name not in gone},
+        "residuals": {kind: sigma_of(device, kind) for kind in FAMILIES if kind not in timed},
     }
 
 

@@ -160,10 +160,11 @@ def test_arguments_name_their_sources():
 
 
 def test_what_no_timing_said_keeps_its_source_its_ranges_and_its_spread():
-    device = replace(H100, residuals={"gemm": 0.5, "decode": 0.125})
+    device = replace(H100, confidence="medium", residuals={"gemm": 0.5, "decode": 0.125})
     given = arguments(physics_profile([timings("gemm", 50, TRUTH, 0.0)], device, "bf16"))
     for kind in ("decode", "prefill"):
         assert given["ranges"][kind] == {name: list(ends) for name, ends in H100.ranges[kind].items()}
         assert given["sources"][kind] == H100.sources[kind]
-    assert given["residuals"]["decode"] == 0.125 and given["residuals"]["gemm"] < 0.01
+    assert [given["residuals"][kind] for kind in ("decode", "prefill", "moe")] == [0.125, 0.15, 0.25]
+    assert given["residuals"]["gemm"] < 0.01
     assert "made up" in given["sources"]["gemm"] and not {"e_c", "e_m"} & set(given["sources"])
