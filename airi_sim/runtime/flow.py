@@ -70,6 +70,10 @@ class Flow:
     call = None
 
     def __init__(self, request: Request, program: Generator[Any, Any, None]) -> None:
+        if not isinstance(program, Generator):
+            raise BadInput(
+                f"program '{request.program}' returned {program!r}: it must yield Calls, or return the only one."
+            )
         self.request = request
         self.program = program
         self.jobs: dict[int, LiveJob] = {}
