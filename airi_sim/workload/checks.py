@@ -8,6 +8,15 @@ from typing import Any
 
 from airi_sim.core.errors import BadInput
 
+LONGEST_S = 1e12
+"""The last second of a workload: beyond it a float no longer tells tenths of a millisecond apart."""
+
+
+def check_last(key: str, value: Any, last_s: float) -> None:
+    """BadInput if the `value` of a key puts the last arrival, at `last_s`, where times are not exact."""
+    if last_s > LONGEST_S:
+        raise BadInput(f"{key}={value!r} puts arrivals after {LONGEST_S:g} s, where times are not exact; raise it.")
+
 
 def whole(key: str, value: Any, least: int) -> int:
     """`value` as an int of at least `least`, else BadInput."""

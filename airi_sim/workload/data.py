@@ -34,6 +34,8 @@ def find(path: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None =
             candidate = place / (name + suffix)
             if name and candidate.is_file():
                 return candidate
+    if name and Path(name).is_dir():
+        raise BadInput(f"'{path}' is a folder, not a file: name a file in it.")
     raise BadInput(
         f"there is no file '{path}', neither as given nor in the data folder '{folder}'{_nearest(name, folder)}; "
         "check the path, or set AIRI_DATA (data.dir) to the folder that holds the traces."

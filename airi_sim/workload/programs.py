@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from inspect import signature
+from typing import Any
 
 from airi_sim.core.errors import BadInput, unknown
 from airi_sim.core.types import Call, Program, Request
@@ -35,7 +37,8 @@ PROGRAMS: dict[str, Callable[[Request], Program | Call]] = {"chat": chat, "rag":
 
 
 def program(name: str) -> Callable[[Request], Program | Call]:
-    """The program of a name: one of PROGRAMS, or anybody's function written `module.function`; else BadInput."""
+    """The program of a name: one of PROGRAMS, or anybody's function written `module.function`, which takes the request;
+    else BadInput."""
     if name in PROGRAMS:
         return PROGRAMS[name]
     module, _, function = name.rpartition(".")
@@ -45,4 +48,19 @@ def program(name: str) -> Callable[[Request], Program | Call]:
         found: Callable[[Request], Program | Call] = getattr(import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise BadInput(f"program '{name}' cannot be imported ({error}); write it as module.function.") from None
+    if not callable(found) or not _takes_one(found):
+        raise BadInput(
+            f"program '{name}' cannot be called with a request: write def {function}(request) and yield Calls."
+        )
     return found
+
+
+def _takes_one(function: Callable[..., Any]) -> bool:
+    """Whether one argument will do; where nobody can tell, it will."""
+    try:
+        signature(function).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # some builtins have no signature
+        pass
+    return True

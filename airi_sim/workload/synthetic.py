@@ -13,7 +13,7 @@ import numpy as np
 
 from airi_sim.core.errors import unknown
 from airi_sim.core.types import Item, Request
-from airi_sim.workload.checks import real, whole
+from airi_sim.workload.checks import check_last, real, whole
 from airi_sim.workload.lengths import lengths
 from airi_sim.workload.programs import program as find_program
 from airi_sim.workload.seeds import stream
@@ -72,6 +72,7 @@ class Synthetic:
         self.name = name
         self.rate = _rate(rate)
         self.n = whole("workload.n", n, 1)
+        check_last("workload.rate", rate, self.n / self.rate)
         self.burstiness = real("workload.burstiness", burstiness, positive=True)
         self.input = lengths(input, "workload.input")
         self.output = lengths(output, "workload.output")

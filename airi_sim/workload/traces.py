@@ -15,7 +15,7 @@ import numpy as np
 
 from airi_sim.core.errors import BadInput, unknown
 from airi_sim.core.types import Item, Request
-from airi_sim.workload.checks import real, whole
+from airi_sim.workload.checks import check_last, real, whole
 from airi_sim.workload.data import find
 from airi_sim.workload.formats import known_format, read, sniff
 from airi_sim.workload.jsonl import HASH_BLOCK
@@ -176,6 +176,7 @@ class Trace:
             self.extras = {number: extras[row] for number, row in enumerate(self._order.tolist()) if row in extras}
         seconds = seconds[self._order]
         origin = min(self.start_s, float(seconds[0]))  # only times from the first row can be below 0
+        check_last("workload.rate_scale", self.rate_scale, float(seconds[-1] - origin) / self.rate_scale)
         self._seconds = (seconds - origin) / self.rate_scale
 
     def _scaled(self, what: str, column: array[int], factor: float, most: int | None) -> np.ndarray:

@@ -53,6 +53,13 @@ def test_azure_of_later_years_has_an_offset_and_images(file):
     assert rows(Trace(file(text))) == [(0.0, 7, 8), (59.5, 9, 10)]
 
 
+def test_a_scale_that_puts_arrivals_where_times_are_not_exact_is_refused(file):
+    path = file(VIDUR + "0,3,4\n2,3,4\n")
+    assert rows(Trace(path, rate_scale=2e-12))[-1][0] == 1e12
+    with pytest.raises(BadInput, match=r"workload.rate_scale=1e-320 puts arrivals after"):
+        Trace(path, rate_scale=1e-320)
+
+
 def test_vidur_times_are_as_they_are(file):
     trace = Trace(file(VIDUR + "0.5,3,4\n\n2,1,1\n"))
     assert trace.format == "vidur"
