@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
     from airi_sim.results.plots import Pictures
 
+SECTIONS = (
+    "requests", "duration_s", "throughput", "ttft_s", "tpot_s", "e2e_s", "slo", "fairness", "cache", "utilization",
+    "cost", "engine", "provenance", "decisions_hash",
+)  # fmt: skip
+"""What reports read of a summary."""
+
 
 def load(folder: str | Path) -> Run:
     """The run in a folder. Raises BadInput where there is none."""
@@ -69,8 +75,16 @@ class Run:
 
     @cached_property
     def summary(self) -> Summary:
-        """What summary.json holds."""
-        return json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
+        """What summary.json holds. Raises BadInput where it is not the summary of a run."""
+        path = self.folder / "summary.json"
+        try:
+            found: Summary = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise BadInput(f"'{path}' cannot be read as JSON ({error}); run it again.") from error
+        missing = [key for key in SECTIONS if not isinstance(found, dict) or key not in found]
+        if missing:
+            raise BadInput(f"'{path}' is not the summary of a run: it has no {', '.join(missing)}; run it again.")
+        return found
 
     @cached_property
     def config(self) -> dict[str, Any]:

@@ -54,6 +54,22 @@ def test_what_is_no_run_folder_is_refused(tmp_path):
         load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ("{}", "it has no requests"),
+        ("{", "JSON"),
+        ("3", "it has no requests"),
+        ('{"requests": {}}', "it has no duration_s"),
+    ],
+)
+def test_what_is_no_summary_of_a_run_is_refused(make_run, content, part):
+    run = make_run()
+    (run.folder / "summary.json").write_text(content)
+    with pytest.raises(BadInput, match=part):
+        report([load(run.folder)], run.folder / "report.html")
+
+
 @pytest.mark.parametrize("name", PICTURES)
 def test_pictures_have_titles_and_units(make_run, name):
     for pictures in (make_run().plot, Pictures([make_run(), make_run("real", "torch", slow=1.1)])):
