@@ -44,17 +44,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words or os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         return _dispatch(words)
-    except BadInput as error:
-        if debug:
-            raise
-        print(f"airi: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("airi: interrupted; nothing was written that is not complete.", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # `airi ... | head`: whoever read has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (Exception, KeyboardInterrupt) as error:
+        if _interrupted(error):
+            print("airi: interrupted; nothing was written that is not complete.", file=sys.stderr)
+            return 130
+        if debug or not isinstance(error, BadInput):
+            raise
+        print(f"airi: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether the user stopped the command. Where OmegaConf tidies up after an interrupt it may fail; what comes out
+    then is an error of its own, with the interrupt behind it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _dispatch(words: list[str]) -> int:

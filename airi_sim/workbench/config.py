@@ -36,8 +36,6 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
         _check_added(parsed)
         OmegaConf.resolve(config.hydra.run)
     except (HydraException, OmegaConfBaseException) as error:
-        if _interrupted(error):
-            raise KeyboardInterrupt from error
         raise _explained(error, parsed) from error
     check(config)
     return config
@@ -173,14 +171,6 @@ def _explained(error: Exception, overrides: list[Override]) -> BadInput:
     if merge:
         return BadInput(f"{merge[1]} cannot have that value ({str(error.__cause__).splitlines()[0]}).")
     return _incoherent(error)
-
-
-def _interrupted(error: BaseException | None) -> bool:
-    """Whether an error hides that the user stopped the command: what is interrupted deep inside Hydra's parser comes
-    out as an error without a text."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def _incoherent(error: Exception) -> BadInput:
