@@ -58,7 +58,8 @@ class Relayed:
         servers = [
             TokenServer(
                 f"{role}/{i}", first + i, self.queue, ChunkedPrefill(), LastIn(), log, blocks=self.blocks[kind],
-                seats=self.seats[kind], limit=512, max_len=longest, fast=fast, caching=self.caching[kind], hash_block=16,
+                seats=self.seats[kind], limit=512, max_len=longest, fast=fast, caching=self.caching[kind],
+                hash_block=16,
             )
             for i in range(n)
         ]  # fmt: skip

@@ -104,7 +104,9 @@ def test_sequences_must_fit_in_both_pools(airi: Run) -> None:
         ((BOTH, "pools.d.server={block_size: 32}"), ("same server.block_size", "16, 32")),
         (("pools={p: {role: prefill}, kv_link: {role: decode}}",), ("'kv_link'", "rename")),
         ((BOTH, "pools.p.tp=16", "model=llama-3.1-405b", "pools.d.tp=16"), ("16 accelerators does not fit", "of 8")),
-        ((BOTH, "backend=torch"), ("can only be simulated", "backend=sim")),
+        pytest.param(
+            (BOTH, "backend=torch"), ("can only be simulated", "backend=sim"), marks=pytest.mark.real
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused(airi: Run, words: tuple[str, ...], parts: tuple[str, ...]) -> None:
