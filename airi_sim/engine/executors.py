@@ -12,7 +12,7 @@ from airi_sim.core.protocols import CostModel, Script
 from airi_sim.core.types import FOREVER, Outcome, Plan
 
 make = tuple.__new__
-"""Builds a NamedTuple at a third of the price of its own constructor."""
+"""Builds a NamedTuple at three fifths of the price of its own constructor (CPython 3.11)."""
 
 
 class Lane:

@@ -19,7 +19,7 @@ from airi_sim.hardware.table import Table
 from airi_sim.models.spec import ModelSpec, kept_precision
 
 make = tuple.__new__
-"""Builds a NamedTuple at a third of the price of its own constructor."""
+"""Builds a NamedTuple at three fifths of the price of its own constructor (CPython 3.11)."""
 
 
 class PhysicsCost:
