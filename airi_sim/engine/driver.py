@@ -22,8 +22,8 @@ from airi_sim.runtime.runtime import Runtime
 
 
 class At(Event):
-    """An event at an absolute time; SimPy's own timeouts are relative and lose bits. Made by `Calendar.at` only: a class
-    without a constructor in Python is built without entering the interpreter anew."""
+    """An event at an absolute time; SimPy's own timeouts are relative and lose bits. Made by `Calendar.at` only: a
+    class without a constructor in Python is built without entering the interpreter anew."""
 
     __init__ = object.__init__
 
