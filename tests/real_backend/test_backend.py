@@ -12,7 +12,8 @@ import torch
 
 from airi_sim.core.errors import BadInput
 from airi_sim.core.protocols import Executor
-from real_backend.backend import CPU_KV_BYTES, TorchBackend
+from real_backend.backend import TorchBackend
+from real_backend.library import CPU_KV_BYTES
 from tests.real_backend.world import LLAMA, POOL, Fixed, llama
 
 pytestmark = pytest.mark.real
