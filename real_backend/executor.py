@@ -67,7 +67,7 @@ class TorchExecutor:
             self.probe.follow(plan)
         return now + split.seconds
 
-    def cut(self, plan: Plan, now: float) -> float | None:
+    def cut(self, plan: Plan, now: float, more: int = 0) -> float | None:
         """A single pass has no earlier end."""
         return None
 

@@ -333,8 +333,8 @@ class Executor(Protocol):
         """Begin; returns when it will end (absolute seconds)."""
         ...
 
-    def cut(self, plan: Plan, now: float) -> float | None:
-        """End after the pass in flight; the new end, or None if nothing changes."""
+    def cut(self, plan: Plan, now: float, more: int = 0) -> float | None:
+        """End after the pass in flight and `more` after it; the new end, or None if nothing changes."""
         ...
 
     def progress(self, plan: Plan, now: float) -> int:

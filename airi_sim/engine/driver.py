@@ -22,33 +22,14 @@ from airi_sim.runtime.runtime import Runtime
 
 
 class At(Event):
-    """An event at an absolute time; SimPy's own timeouts are relative and lose bits. Made by `Calendar.at` only: a
+    """An event at an absolute time; SimPy's own timeouts are relative and lose bits. Made by `Driver.at` only: a
     class without a constructor in Python is built without entering the interpreter anew."""
 
     __init__ = object.__init__
 
 
-class Calendar(Environment):
-    """SimPy's environment with absolute times, and its loop in one piece: a call less an event."""
-
-    def at(self, time: float, order: int, callback: Callable[[Any], None], value: Any) -> None:
-        """Call `callback(event)` at `time`, with `value` in the event."""
-        event = At()
-        event.callbacks = [callback]
-        event._value = value
-        event._ok = True
-        heappush(self._queue, (time, order, next(self._eid), event))  # type: ignore[misc]
-
-    def run_out(self) -> None:
-        """Run until nothing is left to happen."""
-        queue = self._queue
-        while queue:
-            self._now, _, _, event = heappop(queue)
-            callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
-            for callback in callbacks:
-                callback(event)
-            if not event._ok and not hasattr(event, "_defused"):
-                raise event._value
+NOTHING = (inf, inf, 0, None)
+"""What comes first on a calendar with nothing on it."""
 
 
 class Device:
@@ -83,13 +64,12 @@ class Driver:
         self.report_every = (
             1 if any(executor.detailed for executor in executors) else 256
         )  # arrivals: measuring is slow
-        self.env = Calendar()
-        self.touched, self.timers = runtime.touched, runtime.timers
-        self.on_done, self.on_arrival = self._done, self._arrive  # bound once
+        self.env = Environment()
+        self.touched = runtime.touched
         self.starts = [executor.start for executor in executors]
         self.events = self.arrived = 0
-        self.timer = inf
         self.now = 0.0
+        self.coming = inf
         runtime.attach(executors)
         for executor in executors:
             connect = getattr(executor, "connect", None)
@@ -103,56 +83,89 @@ class Driver:
             action()
             self._react(time)
 
-        self.env.at(time, order, fire, None)
+        event = At()
+        event.callbacks = [fire]
+        event._value, event._ok = None, True
+        self._enter(time, order, event)
+
+    def _enter(self, time: float, order: int, what: Event | Plan) -> None:
+        """Put an event, or the end of a plan, on SimPy's calendar."""
+        heappush(self.env._queue, (time, order, next(self.env._eid), what))  # type: ignore[misc]
 
     def run(self, items: Iterator[Item], until: float = inf) -> float:
         """Run until nothing is left to happen (or `until`); returns the time of the last event."""
         self.items = items
         self._next_arrival()
+        self._loop(until)
         if until < inf:
-            self.env.run(until=until)
             self.now = until
-        else:
-            self.env.run_out()
-        if self.runtime.flows and until == inf:
+        elif self.runtime.flows:
             raise PolicyError(self.runtime.stuck())
         self.runtime.abandon(self.now)
         return self.now
 
-    def _next_arrival(self) -> None:
-        item = next(self.items, None)
-        if item is not None:
-            self.env.at(item[0].arrival, ARRIVAL, self.on_arrival, item)
+    def _loop(self, until: float) -> None:
+        """SimPy's loop, in one piece: the ends of plans lie on its calendar as they are, without an event around them,
+        and arrivals and timers, which come in order by themselves, beside it."""
+        env, runtime = self.env, self.runtime
+        queue: list[Any] = env._queue
+        while True:
+            head = queue[0] if queue else NOTHING
+            now = head[0]
+            if (self.coming <= now or runtime.due <= now) and self._outside(head, until):
+                continue
+            if now >= until:
+                return
+            heappop(queue)
+            env._now = now
+            what = head[3]
+            if type(what) is not Plan:
+                _happen(what)
+            elif what.end == now:  # else it was cut
+                self._done(what, now)
 
-    def _arrive(self, event: Any) -> None:
-        item: Item = event._value
-        request = item[0]
-        now = self.now = request.arrival
+    def _outside(self, head: tuple[Any, ...], until: float) -> bool:
+        """Let an arrival or a timer happen if it comes before `head` of the calendar; False if none does."""
+        timer, arrival = self.runtime.due, self.coming
+        if min(timer, arrival) >= until:
+            return False
+        if timer <= arrival and (timer, TIMER, inf) < head:
+            self._tick(timer)
+        elif (arrival, ARRIVAL, inf) < head:
+            self._arrive(arrival)
+        else:
+            return False
+        return True
+
+    def _next_arrival(self) -> None:
+        self.item = item = next(self.items, None)
+        self.coming = inf if item is None else item[0].arrival
+
+    def _arrive(self, now: float) -> None:
+        item = self.item
+        assert item is not None
+        self.now = self.env._now = now
         self.events += 1
         self.arrived += 1
         learn = self.learn
         if learn is not None:
             learn(item)
         self._next_arrival()
-        self.runtime.arrive(request, now)
-        self._react(now)
+        self.runtime.arrive(item[0], now)
+        if self.touched:
+            self._react(now)
         if self.report is not None and not self.arrived % self.report_every:
             self.report(self.arrived, now)
 
-    def _tick(self, event: Any) -> None:
-        if event._value != self.timer:
-            return
-        now, self.timer = self.timer, inf
+    def _tick(self, now: float) -> None:
         self.events += 1
+        self.env._now = now
         if self.runtime.tick(now):
             self.now = now
-        self._react(now)
+        if self.touched:
+            self._react(now)
 
-    def _done(self, event: Any) -> None:
-        plan: Plan = event._value
-        now = self.env._now
-        if plan.end != now:  # it was cut
-            return
+    def _done(self, plan: Plan, now: float) -> None:
         if not plan.live:  # its server died; what runs on the accelerator runs to its end
             if self.devices is not None:
                 self._release(plan.server)
@@ -169,35 +182,32 @@ class Driver:
         """Cut and start what the runtime touched."""
         if self.devices is not None:
             self._take_turns(now)
-        runtime, env = self.runtime, self.env
+        ask, starts = self.runtime.plan, self.starts
         for server in self.touched:
             if server.cut_wanted:
                 self._cut(server, now)
             while len(server.flights) < server.depth:
-                plan = runtime.plan(server, now)
+                plan = ask(server, now)
                 if plan is None:
                     break
-                plan.end = end = self.starts[plan.server](plan, now)
-                env.at(end, COMPLETION, self.on_done, plan)
+                plan.end = end = starts[plan.server](plan, now)
+                self._enter(end, COMPLETION, plan)
         self.touched.clear()
-        if self.timers and self.runtime.wakeup() < self.timer:
-            self.timer = self.runtime.wakeup()
-            env.at(self.timer, TIMER, self._tick, self.timer)
 
     def _cut(self, server: Any, now: float) -> None:
-        server.cut_wanted = False
+        more, server.cut_wanted = server.cut_wanted - 1, 0
         for plan in server.flights:
-            self._end_early(plan, now)
+            self._end_early(plan, now, more)
 
-    def _end_early(self, plan: Plan, now: float) -> None:
-        end = self.executors[plan.server].cut(plan, now)
+    def _end_early(self, plan: Plan, now: float, more: int = 0) -> None:
+        end = self.executors[plan.server].cut(plan, now, more)
         if end is not None:
             self.retime(plan, end)
 
     def retime(self, plan: Plan, end: float) -> None:
         """A plan in flight ends at another time than its executor said first."""
         plan.end = end
-        self.env.at(end, COMPLETION, self.on_done, plan)
+        self._enter(end, COMPLETION, plan)
 
     # -- shared accelerators
 
@@ -226,7 +236,7 @@ class Driver:
                 self._pass_on(device)
                 return
             plan.end = end = self.starts[plan.server](plan, now)
-            self.env.at(end, COMPLETION, self.on_done, plan)
+            self._enter(end, COMPLETION, plan)
             device.plan = plan
             if device.line:
                 self._shorten(device, now)
@@ -259,3 +269,12 @@ class Driver:
         """Who has nothing to run leaves the turn to the next in line."""
         if device.line:
             self.runtime.touched.append(device.line[0])
+
+
+def _happen(event: Any) -> None:
+    """What SimPy does with an event whose time has come."""
+    callbacks, event.callbacks = event.callbacks, None
+    for callback in callbacks:
+        callback(event)
+    if not event._ok and not hasattr(event, "_defused"):
+        raise event._value

@@ -84,8 +84,9 @@ class CostExecutor(Stops):
         self.cost = cost
         self.ranks = getattr(cost, "needs_longest", False)
         self.affine = cost.affine
-        self.passes = 1
+        self.passes = self.under_way = 1
         self.first = self.step = 0.0
+        self.seconds = -1.0
 
     def start(self, plan: Plan, now: float) -> float:
         affine = self.affine
@@ -103,13 +104,13 @@ class CostExecutor(Stops):
             passes = valid
         if plan.until < inf:
             passes = min(passes, boundary(first, step, plan.until - now))
-        self.passes, self.first, self.step = passes, first, step
+        self.passes, self.first, self.step, self.seconds = passes, first, step, -1.0
         return now + (passes * first + step * (passes * (passes - 1) * 0.5))
 
-    def cut(self, plan: Plan, now: float) -> float | None:
+    def cut(self, plan: Plan, now: float, more: int = 0) -> float | None:
         if self.passes == 1:
             return None
-        passes = boundary(self.first, self.step, now - plan.start)
+        passes = self._under_way(now - plan.start) + more
         if passes >= self.passes:
             return None
         self.passes = passes
@@ -118,7 +119,14 @@ class CostExecutor(Stops):
     def progress(self, plan: Plan, now: float) -> int:
         if self.passes == 1:
             return 0
-        return min(boundary(self.first, self.step, now - plan.start), self.passes) - 1
+        return min(self._under_way(now - plan.start), self.passes) - 1
+
+    def _under_way(self, seconds: float) -> int:
+        """Which pass (from 1) of the plan in flight runs after so many seconds; remembered, because an arrival that
+        looks how far the plan has come often cuts it, too."""
+        if seconds != self.seconds:
+            self.seconds, self.under_way = seconds, boundary(self.first, self.step, seconds)
+        return self.under_way
 
     def spent(self, plan: Plan, passes: int) -> tuple[float, float]:
         """Seconds of the first pass and of the first `passes` passes of the plan in flight."""
@@ -158,7 +166,7 @@ class ServiceExecutor:
     def start(self, plan: Plan, now: float) -> float:
         return now + self.affine(plan).first
 
-    def cut(self, plan: Plan, now: float) -> float | None:
+    def cut(self, plan: Plan, now: float, more: int = 0) -> float | None:
         return None
 
     def progress(self, plan: Plan, now: float) -> int:
@@ -188,7 +196,7 @@ class ReplayExecutor:
         self.seconds[id(plan)] = seconds
         return now + seconds
 
-    def cut(self, plan: Plan, now: float) -> float | None:
+    def cut(self, plan: Plan, now: float, more: int = 0) -> float | None:
         return None
 
     def progress(self, plan: Plan, now: float) -> int:

@@ -54,7 +54,7 @@ class LinkExecutor:
         self._arm()
         return transit.end + transit.latency
 
-    def cut(self, plan: Plan, now: float) -> float | None:
+    def cut(self, plan: Plan, now: float, more: int = 0) -> float | None:
         return None
 
     def progress(self, plan: Plan, now: float) -> int:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from heapq import heappush
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any
 
 from airi_sim.core.errors import PolicyError, unknown
 from airi_sim.core.log import Log
@@ -19,13 +19,6 @@ from airi_sim.runtime.job import LiveJob
 from airi_sim.runtime.pool import Pool
 
 GATEWAY = "gateway"
-
-
-class Delivery(NamedTuple):
-    """A job on its way to the server it was routed to."""
-
-    job: LiveJob
-    server: Any
 
 
 class Gateway:
@@ -59,6 +52,8 @@ class Gateway:
         self.outside: deque[Request] = deque()
         self.ready: deque[Flow | Single] = deque()
         self.timers: list[tuple[float, int, Any]] = []
+        self.entering: deque[tuple[float, LiveJob]] = deque()
+        self.due = inf
         self.touched: list[Any] = []
         self.sequence = self.waits = 0
         self.moved = (0, 0)
@@ -102,7 +97,10 @@ class Gateway:
     def _send(self, job: LiveJob, now: float) -> None:
         """A call of a model takes the API path of its engine first."""
         if self.request_s and job.kind == "generate":
-            self._later(now + self.request_s, job)
+            at = now + self.request_s
+            self.entering.append((at, job))
+            if at < self.due:
+                self.due = at
         else:
             self._offer(job, now)
 
@@ -212,22 +210,6 @@ class Gateway:
         if reason:
             self._refuse(job, "rejected", reason, now)
             return
-        noticed = server.notices(now) if server.ahead else now
-        if noticed > now:
-            self._later(noticed, Delivery(job, server))
-        else:
-            self._submit(job, server, pool, now)
-
-    def _deliver(self, job: LiveJob, server: Any, now: float) -> None:
-        """An engine that works ahead looks at its arrivals."""
-        if self.stale:
-            self._tick_views(now)
-        if server.up:
-            self._submit(job, server, self.home[server.index], now)
-        else:
-            self._lost(job, now)
-
-    def _submit(self, job: LiveJob, server: Any, pool: Pool, now: float) -> None:
         server.submit(job, now)
         if server.cut_wanted or len(server.flights) < server.depth:
             self.touched.append(server)
@@ -263,6 +245,8 @@ class Gateway:
     def _later(self, at: float, what: Any) -> None:
         self.sequence += 1
         heappush(self.timers, (at, self.sequence, what))
+        if at < self.due:
+            self.due = at
 
     def _tick_views(self, now: float) -> None:
         for pool in self.pools.values():

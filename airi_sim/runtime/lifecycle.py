@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -19,9 +20,9 @@ class Lifecycle(Drafting):
     over to it and are not here yet. `heard`: its queue wants to hear when a job is over."""
 
     __slots__ = (
-        "adopted", "caching", "coming", "cut_wanted", "detailed", "heard", "incoming", "index", "inflight_tokens",
-        "jobs", "leaving", "make_cache", "make_queue", "max_seats", "parted", "passes", "progress", "spent", "unit",
-        "up",
+        "adopted", "caching", "coming", "cut_wanted", "detailed", "heard", "inbox", "incoming", "index",
+        "inflight_tokens", "jobs", "leaving", "make_cache", "make_queue", "max_seats", "parted", "passes", "progress",
+        "spent", "unit", "up",
     )  # fmt: skip
 
     make_queue: Callable[[], Queue]
@@ -40,7 +41,7 @@ class Lifecycle(Drafting):
     detailed: bool
     index: int
     passes: int
-    cut_wanted: bool
+    cut_wanted: int
     up: bool
     coming: int
     heard: bool
@@ -52,6 +53,7 @@ class Lifecycle(Drafting):
         self.paused: dict[int, LiveJob] = {}
         self.moving: dict[int, LiveJob] = {}
         self.incoming: dict[int, int] = {}
+        self.inbox: deque[tuple[LiveJob, int]] = deque()
         self.leaving: dict[int, LiveJob] = {}
         self.adopted: list[LiveJob] = []
         self.parted: list[LiveJob] = []
@@ -172,13 +174,20 @@ class Lifecycle(Drafting):
             self.end(job, reason, now)
             return True
         self.queued_tokens -= job.tokens
+        self._withdraw(job, now)
+        self._gone(job, reason)
+        return True
+
+    def _withdraw(self, job: LiveJob, now: float) -> None:
+        """Take a waiting job out of the inbox or the queue; one that cannot remove keeps it as a ghost."""
+        entry = next((entry for entry in self.inbox if entry[0] is job), None)
         remove = getattr(self.queue, "remove", None)
-        if remove is not None:
+        if entry is not None:
+            self.inbox.remove(entry)
+        elif remove is not None:
             remove(job, now)
         else:
             self.ghosts += 1
-        self._gone(job, reason)
-        return True
 
     def fail(self, now: float) -> list[LiveJob]:
         """The server dies: memory and queue are lost; returns its jobs, which keep the tokens they have streamed."""

@@ -15,7 +15,7 @@ from airi_sim.core.errors import PolicyError
 from airi_sim.core.protocols import Executor
 from airi_sim.core.types import Outcome, Plan, Request
 from airi_sim.runtime.flow import Flow, Single
-from airi_sim.runtime.gateway import GATEWAY, Delivery
+from airi_sim.runtime.gateway import GATEWAY
 from airi_sim.runtime.handover import Handover
 from airi_sim.runtime.job import LiveJob
 from airi_sim.runtime.relay import Relay
@@ -76,20 +76,31 @@ class Runtime(Relay):
 
     def wakeup(self) -> float:
         """The next moment `tick` wants to be called."""
-        return self.timers[0][0] if self.timers else inf
+        return self.due
 
     def tick(self, now: float) -> bool:
-        """Do what was put off until now: jobs told to come later, servers that wait on purpose. False: nothing that
-        still matters was due."""
+        """Do what was put off until now: jobs at the end of the API path, jobs told to come later, servers that wait on
+        purpose. False: nothing that still matters was due."""
+        due, entering = False, self.entering
+        while entering and entering[0][0] <= now:
+            _, job = entering.popleft()
+            if not job.doomed:
+                due = True
+                self._offer(job, now)
+        if self.timers:
+            due = self._ring(now) or due
+        self.due = entering[0][0] if entering else inf
+        if self.timers and self.timers[0][0] < self.due:
+            self.due = self.timers[0][0]
+        return due
+
+    def _ring(self, now: float) -> bool:
+        """The timers whose time has come."""
         due = False
         while self.timers and self.timers[0][0] <= now:
             self._watch()
             at, _, what = heappop(self.timers)
-            if isinstance(what, Delivery):
-                if not what.job.doomed:
-                    due = True
-                    self._deliver(*what, now)
-            elif not isinstance(what, LiveJob):
+            if not isinstance(what, LiveJob):
                 if what.wake == at:  # else it has been asked meanwhile
                     self.touched.append(what)
                     due = True

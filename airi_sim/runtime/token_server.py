@@ -13,31 +13,20 @@ from typing import Any
 
 from airi_sim.core.errors import PolicyError
 from airi_sim.core.log import Log
-from airi_sim.core.protocols import Batcher, Cache, Evictor, Executor, Queue
+from airi_sim.core.protocols import Batcher, Cache, Evictor, Queue
 from airi_sim.core.types import FOREVER, Horizon, Outcome, Plan, Row
 from airi_sim.runtime.hooks import asks_again
+from airi_sim.runtime.intake import Intake, no_progress, nothing_spent
 from airi_sim.runtime.job import LiveJob
-from airi_sim.runtime.lifecycle import Lifecycle
 from airi_sim.runtime.lockstep import Lockstep
 from airi_sim.runtime.prefix import prefix_hashes
 
 STALL_PASSES = 20_000
 MOST_CIRCLES = 100
-INSTANT = 1e-6
 blank_plan = Plan.__new__
 
 
-def no_progress(_plan: Plan, _now: float) -> int:
-    """Before a driver attached an executor nothing has run."""
-    return 0
-
-
-def nothing_spent(_plan: Plan, _passes: int) -> tuple[float, float]:
-    """Of executors whose plans have no passes to look back on before they end."""
-    return 0.0, 0.0
-
-
-class TokenServer(Lifecycle):
+class TokenServer(Intake):
     """A replica with `blocks` KV blocks of `block` tokens and `seats` sequences at most; see the module for the rules.
 
     `depth` plans may be in flight, each with its own lane of jobs (pipeline stages). `lookahead` tokens more than one
@@ -47,8 +36,7 @@ class TokenServer(Lifecycle):
     """
 
     __slots__ = (
-        "account", "ahead", "depth", "fast", "greedy", "hash_block", "max_len", "moved", "policy", "preempts", "seen",
-        "timeless", "wake",
+        "fast", "moved", "policy", "seen", "wake",
     )  # fmt: skip
 
     kind = "generate"
@@ -97,81 +85,13 @@ class TokenServer(Lifecycle):
         self.progress: Callable[[Plan, float], int] = no_progress
         self.spent: Callable[[Plan, int], tuple[float, float]] = nothing_spent
         self.up = True
-        self.cut_wanted = False
+        self.cut_wanted = 0
         self.heard = hasattr(self.queue, "over")
         self.wake = inf
         self.ghosts = self.coming = 0
         self.passes = self.moved = self.seen = self.queued_tokens = self.inflight_tokens = 0
         self.slot, self.changed = index, set[int]()
         self.empty()
-
-    # -- in
-
-    def attach(self, executor: Executor) -> None:
-        """Know how far a plan in flight has come, and keep what only some executors ask for."""
-        self.progress = executor.progress
-        self.spent = getattr(executor, "spent", nothing_spent)
-        for lane in self.lanes:
-            lane.ranked = getattr(executor, "ranks", True)
-
-    def refuses(self, job: LiveJob) -> str:
-        """Why this job can never run here; empty if it can."""
-        if job.prompt >= self.max_len:
-            return f"prompt of {job.prompt} tokens leaves no room in the limit of {self.max_len}"
-        if not self.chunked and job.prompt > self.limit:
-            return (
-                f"prompt of {job.prompt} tokens is over max_num_batched_tokens={self.limit} and chunked_prefill is off"
-            )
-        return ""
-
-    def notices(self, now: float) -> float:
-        """When an arrival at `now` is looked at: at once, or `ahead` just after the pass in flight."""
-        if not self.flights:
-            return now
-        plan = self.flights[0]
-        if plan.repeat == 1:
-            return plan.end + INSTANT
-        return plan.start + self.spent(plan, self.progress(plan, now) + 1)[1] + INSTANT
-
-    def submit(self, job: LiveJob, now: float) -> None:
-        """Queue a job that `refuses` nothing; sets `cut_wanted` if the plan in flight could change by it."""
-        job.server = self.index
-        room = self.max_len - job.prompt
-        if job.budget > room:
-            job.budget = room
-        if self.caching and job.prefix:
-            job.hashes, _ = prefix_hashes(job.prefix, job.prompt, self.hash_block, self.block)
-        if self.detailed:
-            job.table = []
-        self.jobs[job.id] = job
-        self.queued_tokens += job.tokens
-        self.inflight_tokens += job.prompt
-        self.changed.add(self.slot)
-        plan = self.flights[0] if self.flights else None
-        if plan is None or plan.repeat == 1:
-            self.queue.push(job, now)
-            return
-        if self.account is not None:
-            self._settle(plan, self.progress(plan, now))
-        self.queue.push(job, now)
-        if not self.cut_wanted:
-            self.cut_wanted = self._cuts(job, now)
-
-    def _cuts(self, job: LiveJob, now: float) -> bool:
-        """Whether an arrival can change the plan in flight: only a new head that finds a seat and a block can. How much
-        of it the batcher would take is not known here: it may have lowered the budget for prompts alone."""
-        if self.closed or not (self.seats or self.preempts):
-            return False
-        if not (self.timeless and self.greedy) or self.preempts or self.cache is not None:
-            return True
-        return self.free > 0 and self.queue.peek(now) is job
-
-    def _settle(self, plan: Plan, passes: int) -> None:
-        """Book service of passes that are over and not yet booked."""
-        fresh = passes - plan.charged
-        if fresh > 0:
-            self.queue.serve(self.lanes[plan.lane].accounts, fresh)  # type: ignore[attr-defined]
-            plan.charged = passes
 
     # -- plan
 
@@ -180,12 +100,15 @@ class TokenServer(Lifecycle):
         self.wake = inf
         if not (self.jobs or self.adopted) or not self.up:
             return None
-        if self.depth > 1:
-            return self._plan_lane(now) if len(self.flights) < self.depth else None
-        if self.flights:
+        if len(self.flights) >= self.depth:
             return None
-        plan = self._attempt(now)
-        return self._again(now) if plan is None and (self.preempted or self.buried) else plan
+        plan = self._plan_lane(now) if self.depth > 1 else self._attempt(now)
+        if plan is None and (self.preempted or self.buried):
+            plan = self._again(now)
+        if plan is None and self.inbox and not self.flights:
+            self.look(now)
+            plan = self.plan(now)
+        return plan
 
     def _plan_lane(self, now: float) -> Plan | None:
         """A plan of a lane that has none in flight, the emptiest first: that keeps the stages even."""
@@ -255,7 +178,7 @@ class TokenServer(Lifecycle):
     def _mixed(self, now: float) -> Plan:
         """A pass with prompts in it: it is made once, never repeated."""
         running = len(self.running)
-        waiting = len(self.jobs) - running + self.ghosts
+        waiting = len(self.jobs) - running - len(self.inbox) + self.ghosts
         if running > self.max_seats or len(self.queue) != waiting:
             self._audit(waiting)
         lane, slices = self.lane, self.slices
@@ -318,6 +241,8 @@ class TokenServer(Lifecycle):
                 plan.repeat = min(plan.repeat, self._before_eviction(now))
             if not (self.greedy and self.timeless):
                 plan.repeat, plan.until = self._horizon(plan.repeat, now)
+            if self.inbox and self._open():
+                plan.repeat = 1
         return plan
 
     def _before_eviction(self, now: float) -> int:
@@ -356,7 +281,7 @@ class TokenServer(Lifecycle):
         if plan.slices:
             self.changed.add(self.slot)
         self.flights.append(plan)
-        self.cut_wanted = False
+        self.cut_wanted = 0
         return plan
 
     def _rows(self, plan: Plan) -> Iterable[Row]:
@@ -379,6 +304,8 @@ class TokenServer(Lifecycle):
         self.flights.remove(plan)
         plan.live = self.decodes = False
         lane = self.lanes[plan.lane]
+        if self.inbox:
+            self.look_back(plan, passes, now)
         if plan.sequences:
             if self.account is not None:
                 self._settle(plan, passes)

@@ -48,7 +48,7 @@ class Worker:
         self.clock.now += 1.0
         return now + 1.0
 
-    def cut(self, plan: Plan, now: float) -> float | None:
+    def cut(self, plan: Plan, now: float, more: int = 0) -> float | None:
         raise AssertionError("nothing is in flight when somebody could cut")
 
     def progress(self, plan: Plan, now: float) -> int:
