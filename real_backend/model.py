@@ -1,8 +1,8 @@
-"""A decoder of the Llama and Qwen family over packed tokens: plain functions on plain tensors.
+"""A decoder of the Llama, Qwen and Mixtral families over packed tokens: plain functions on plain tensors.
 
 RMSNorm (Zhang 2019), rotary positions in halves (Su 2021), grouped-query attention (Ainslie 2023), SwiGLU (Shazeer
-2020); optional bias on q, k, v and norm of q and k. The sequences of a pass lie one after another in one dimension;
-only attention knows where one ends, so it is a function handed in.
+2020), dense or in experts; optional bias on q, k, v and norm of q and k. The sequences of a pass lie one after another
+in one dimension; only attention knows where one ends, so it is a function handed in.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, rms_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import normalize, rms_norm, scaled_dot_product_attention
 
 from airi_sim.core.errors import BadInput
 from airi_sim.models.spec import ModelSpec
+from real_backend.experts import Dense, Experts, Router, Shared
 from real_backend.linear import Linear, linear
 from real_backend.weights import EMBEDDING, HEAD, NORM
 
@@ -26,15 +27,14 @@ Attend = Callable[[int, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer; q, k, v share one product, gate and up another."""
+    """One layer; q, k, v share one product. `mlp` is a `Dense` or `Experts`."""
 
     attention_norm: Tensor
     qkv: Linear
     qk_norm: Tensor | None
     out: Linear
     mlp_norm: Tensor
-    gate_up: Linear
-    down: Linear
+    mlp: Dense | Experts
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,44 +68,60 @@ def build(spec: ModelSpec, tensors: Mapping[str, Tensor], device: str, dtype: to
     )
 
 
+FAMILIES = ("eurobert", "llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe")
+"""Architectures (`model_type`) whose logits were compared with those of transformers."""
+
+
 def check(spec: ModelSpec) -> None:
-    """BadInput for what only the simulator has: experts, latent attention, sliding windows, other MLPs than Llama's."""
+    """BadInput for what only the simulator has: other families, latent attention, sliding windows and the like."""
     attention, mlp = spec.attention, spec.kinds[0].mlp
     for feature, present in (
-        ("routed experts", spec.experts),
         ("latent attention", spec.kv_rank),
         ("a sliding window", spec.window),
         ("layers of unlike kinds", len(spec.kinds) > 1),
         ("an MLP without a gate", not mlp.gated),
-        ("biases in its MLP", mlp.bias),
+        ("biases in its MLP", mlp.bias or mlp.router_bias),
         ("attention with a gate", attention.gate),
         ("attention with sinks", attention.sinks),
         ("keys normalised over all heads", attention.qk_norm == "whole"),
         ("another number of norms", spec.kinds[0].norm != 2 * spec.hidden),
         ("learned positions", spec.positions or spec.per_layer),
-        ("a vision tower", spec.vision),
+        (f"the architecture '{spec.family}'", spec.family not in FAMILIES),
     ):
         if present:
             raise BadInput(
-                f"the model '{spec.name}' has {feature}, which the torch backend cannot run: take a dense "
-                "Llama or Qwen model, or backend=sim."
+                f"the model '{spec.name}' has {feature}, which the torch backend cannot run: take a model of one of "
+                f"the families {', '.join(FAMILIES)} with full attention, or backend=sim."
             )
 
 
 def _layer(spec: ModelSpec, tensors: Mapping[str, Tensor], prefix: str) -> Layer:
-    def fused(*names: str) -> Linear:
-        biases = [tensors[key] for name in names if (key := f"{prefix}{name}.bias") in tensors]
-        weight = torch.cat([tensors[f"{prefix}{name}.weight"] for name in names])
-        return linear(weight, torch.cat(biases) if biases else None)
-
     return Layer(
         attention_norm=tensors[f"{prefix}input_layernorm.weight"],
-        qkv=fused("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        qkv=_fused(tensors, prefix, "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
         qk_norm=_qk_norm(spec, tensors, prefix) if spec.qk_norm else None,
-        out=fused("self_attn.o_proj"),
+        out=_fused(tensors, prefix, "self_attn.o_proj"),
         mlp_norm=tensors[f"{prefix}post_attention_layernorm.weight"],
-        gate_up=fused("mlp.gate_proj", "mlp.up_proj"),
-        down=fused("mlp.down_proj"),
+        mlp=_experts(spec, tensors, f"{prefix}mlp.") if spec.experts else _dense(tensors, f"{prefix}mlp."),
+    )
+
+
+def _fused(tensors: Mapping[str, Tensor], prefix: str, *names: str) -> Linear:
+    biases = [tensors[key] for name in names if (key := f"{prefix}{name}.bias") in tensors]
+    weight = torch.cat([tensors[f"{prefix}{name}.weight"] for name in names])
+    return linear(weight, torch.cat(biases) if biases else None)
+
+
+def _dense(tensors: Mapping[str, Tensor], prefix: str) -> Dense:
+    return Dense(_fused(tensors, prefix, "gate_proj", "up_proj"), _fused(tensors, prefix, "down_proj"))
+
+
+def _experts(spec: ModelSpec, tensors: Mapping[str, Tensor], prefix: str) -> Experts:
+    mlp, gate = spec.routed, f"{prefix}shared_expert_gate.weight"
+    return Experts(
+        Router(tensors[f"{prefix}gate.weight"], mlp.active, mlp.renormalise),
+        tuple(_dense(tensors, f"{prefix}experts.{index}.") for index in range(mlp.experts)),
+        Shared(_dense(tensors, f"{prefix}shared_expert."), tensors[gate]) if mlp.shared_ffn else None,
     )
 
 
@@ -125,8 +141,7 @@ def hidden_states(model: Model, tokens: Tensor, positions: Tensor, attend: Atten
         qkv = layer.qkv(_norm(x, layer.attention_norm, spec)).view(len(tokens), -1, spec.head_dim)
         _rotate(qkv[:, :rotated], layer.qk_norm, cos, sin, spec)
         x += layer.out(attend(index, qkv))
-        gate, up = layer.gate_up(_norm(x, layer.mlp_norm, spec)).chunk(2, -1)
-        x += layer.down(silu(gate).mul_(up))
+        x += layer.mlp(_norm(x, layer.mlp_norm, spec))
     return _norm(x, model.norm, spec)
 
 

@@ -22,7 +22,7 @@ HEAD = "lm_head.weight"
 
 
 def shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of a dense grouped-query decoder, as Llama, Qwen2 and Qwen3 name them."""
+    """Name and shape of every tensor of a grouped-query decoder, as Llama and the Qwen families name them."""
     found = {EMBEDDING: (spec.vocab, spec.hidden), NORM: (spec.hidden,)}
     if not spec.tied:
         found[HEAD] = (spec.vocab, spec.hidden)
@@ -40,9 +40,6 @@ def _layer(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
         "self_attn.v_proj.weight": (narrow, spec.hidden),
         "self_attn.o_proj.weight": (spec.hidden, wide),
         "post_attention_layernorm.weight": (spec.hidden,),
-        "mlp.gate_proj.weight": (spec.ffn, spec.hidden),
-        "mlp.up_proj.weight": (spec.ffn, spec.hidden),
-        "mlp.down_proj.weight": (spec.hidden, spec.ffn),
     }
     if spec.qkv_bias:
         found |= {"self_attn.q_proj.bias": (wide,), "self_attn.k_proj.bias": (narrow,)}
@@ -51,6 +48,23 @@ def _layer(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
         found["self_attn.o_proj.bias"] = (spec.hidden,)
     if spec.qk_norm:
         found |= {"self_attn.q_norm.weight": (spec.head_dim,), "self_attn.k_norm.weight": (spec.head_dim,)}
+    return found | (_experts(spec) if spec.experts else _mlp(spec, "mlp.", spec.ffn))
+
+
+def _mlp(spec: ModelSpec, prefix: str, width: int) -> dict[str, tuple[int, ...]]:
+    return {
+        f"{prefix}gate_proj.weight": (width, spec.hidden),
+        f"{prefix}up_proj.weight": (width, spec.hidden),
+        f"{prefix}down_proj.weight": (spec.hidden, width),
+    }
+
+
+def _experts(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    found: dict[str, tuple[int, ...]] = {"mlp.gate.weight": (spec.experts, spec.hidden)}
+    for index in range(spec.experts):
+        found |= _mlp(spec, f"mlp.experts.{index}.", spec.expert_ffn)
+    if spec.shared_ffn:
+        found |= _mlp(spec, "mlp.shared_expert.", spec.shared_ffn) | {"mlp.shared_expert_gate.weight": (1, spec.hidden)}
     return found
 
 

@@ -14,6 +14,7 @@ from airi_sim.models.families import (
     LEARNED_POSITIONS,
     MLP_BIAS,
     NORMS,
+    RAW_SHARES,
     ROUTER_BIAS,
     SHARED_GATE,
     TIED,
@@ -165,6 +166,7 @@ def _experts(text: Mapping[str, Any], experts: int) -> Mlp:
         router_bias=kind in ROUTER_BIAS,
         router_extra=hidden + experts if gemma else 0,
         shared_gate=kind in SHARED_GATE,
+        renormalise=bool(text.get("norm_topk_prob", kind not in RAW_SHARES)),
     )
 
 
