@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from airi_sim.core.types import Affine, Horizon, Job, Outcome, Plan, Verdict
+from airi_sim.core.types import Affine, Horizon, Job, Outcome, Plan, Site, Verdict
 
 
 class View(Protocol):
@@ -258,10 +258,23 @@ class FaultPolicy(Protocol):
 class Placement(Protocol):
     """Which model lives where. Asked at every tick and when a job finds no replica of its model."""
 
-    def place(
-        self, resident: Mapping[int, Sequence[str]], wanted: Sequence[Job], now: float
-    ) -> Sequence[tuple[str, int, str]]:
-        """Actions ("load" | "unload", server, model), in order."""
+    def place(self, fleet: Fleet, wanted: Sequence[Job], now: float) -> Sequence[tuple[str, int]]:
+        """("load" | "unload", server), in order. `wanted` has the first job that waits for each model, who waits
+        longest first. A model is loaded once room for it is there: whatever is to make room (idle models at once, others
+        when their jobs are done) goes before it in the answer or has gone earlier."""
+        ...
+
+
+class Fleet(Protocol):
+    """What a Placement may know: the replicas that share devices, and what is free there."""
+
+    @property
+    def sites(self) -> Sequence[Site]:
+        """Every replica of a model that is placed, in order of its server."""
+        ...
+
+    def free(self, device: str) -> float:
+        """Bytes of a device that no model holds or was promised; what drains is free to be promised already."""
         ...
 
 

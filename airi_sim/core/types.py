@@ -121,6 +121,22 @@ class Job:
         return f"Job({self.id}, {self.kind}, tokens={self.tokens}, tenant={self.tenant!r})"
 
 
+class Site(NamedTuple):
+    """One replica as the place of its model, as a Placement sees it.
+
+    `size` bytes of weights and KV; `state` cold, loading, up, draining (it finishes its jobs first), leaving or down;
+    `jobs` it has, `used` when it was last sent one (-inf: never).
+    """
+
+    server: int
+    model: str
+    device: str
+    size: float
+    state: str
+    jobs: int
+    used: float
+
+
 class Row(NamedTuple):
     """One sequence of one pass in full, for an executor that really runs it: process `tokens` tokens of `job` from
     position `start`; `table` holds the KV blocks of the job in order (a live view: copy what you keep)."""
@@ -134,7 +150,7 @@ class Row(NamedTuple):
 class Plan:
     """A decision of a server to run. The driver decides how long it takes.
 
-    kind      pass (compute), move (bytes over a link) or load (weights)
+    kind      pass (compute), move (bytes over a link), load (weights) or unload
     slices    (job, tokens): prompt chunks of a TokenServer, whole jobs elsewhere
     ends      jobs whose prompt completes with this plan
     joins     jobs that start decoding with its first pass without a prompt (resumed, handed over)
