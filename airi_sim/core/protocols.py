@@ -218,6 +218,16 @@ class Evictor(Protocol):
         ...
 
 
+@runtime_checkable
+class SwappingEvictor(Protocol):
+    """An evictor that also chooses between swapping and computing anew. Without this method all are swapped."""
+
+    def swaps(self, job: Job, tokens: int, now: float) -> bool:
+        """Whether the KV of `job`, so many tokens, moves to the host. Called when a running job loses its memory, for
+        whatever reason, on a server whose host has room for it; False: it will be computed again."""
+        ...
+
+
 class Cache(Protocol):
     """Whose cached prefix goes. A unit is one hash of a prompt, worth one or more whole KV blocks.
 
