@@ -265,16 +265,6 @@ class FaultPolicy(Protocol):
         ...
 
 
-class Placement(Protocol):
-    """Which model lives where. Asked at every tick and when a job finds no replica of its model."""
-
-    def place(self, fleet: Fleet, wanted: Sequence[Job], now: float) -> Sequence[tuple[str, int]]:
-        """("load" | "unload", server), in order. `wanted` has the first job that waits for each model, who waits
-        longest first. A model is loaded once room for it is there: whatever is to make room (idle models at once, others
-        when their jobs are done) goes before it in the answer or has gone earlier."""
-        ...
-
-
 class Fleet(Protocol):
     """What a Placement may know: the replicas that share devices, and what is free there."""
 
@@ -285,6 +275,22 @@ class Fleet(Protocol):
 
     def free(self, device: str) -> float:
         """Bytes of a device that no model holds or was promised; what drains is free to be promised already."""
+        ...
+
+
+class Placement(Protocol):
+    """Which model lives where. Asked when a job finds no replica of its model, whenever a load or an unload is over or
+    a replica runs out of jobs while some job waits for a model, and when it asked for that.
+
+    Optional `first(fleet)`: servers whose models are there when the run begins (default none). Optional
+    `refuse(job, fleet, now)`: asked once for a job that would have to wait for its model; a sentence rejects it.
+    Optional `wake(fleet, now)`: when to be asked again at the latest (absolute seconds), asked for after every `place`.
+    """
+
+    def place(self, fleet: Fleet, wanted: Sequence[Job], now: float) -> Sequence[tuple[str, int]]:
+        """("load" | "unload", server), in order. `wanted` has the first job that waits for each model, who waits
+        longest first. A model is loaded once room for it is there: whatever is to make room (idle models at once, others
+        when their jobs are done) goes before it in the answer or has gone earlier."""
         ...
 
 
