@@ -30,6 +30,14 @@ class PagedKV:
         """Store kv [tokens, 2 * kv_heads, head_dim] at `slots` (block * block_size + offset, int64 [tokens])."""
         self._slots[layer].index_copy_(0, slots, kv)
 
+    def tokens(self, layer: int, slots: Tensor) -> Tensor:
+        """[tokens, 2 * kv_heads, head_dim] of the tokens at `slots`, as `write` takes them."""
+        return self._slots[layer].index_select(0, slots)
+
+    def blocks(self, layer: int) -> Tensor:
+        """The memory itself, [blocks, block_size, 2 * kv_heads, head_dim]."""
+        return self._slots[layer].view(-1, self.block_size, *self._pair)
+
     def read(self, layer: int, blocks: Tensor) -> Tensor:
         """[blocks * block_size, 2 * kv_heads, head_dim] of the named blocks (int64), in order."""
         return self.layers[layer].index_select(0, blocks).view(-1, *self._pair)
