@@ -147,6 +147,25 @@ class Row(NamedTuple):
     table: list[int]
 
 
+class Copy(NamedTuple):
+    """`blocks` KV blocks of `job` copied from `source` to `target`: ids of blocks of the device (from 1) or of the host
+    (from 0), in order; both empty where nothing is really stored."""
+
+    job: Job
+    blocks: int
+    source: Sequence[int] = ()
+    target: Sequence[int] = ()
+
+
+class Copies(NamedTuple):
+    """What is copied before a pass: `out` to the host, `inside` the device from block to block, `back` from the host.
+    Everything that is read on the device holds what it held before the plan; `back` reads what `out` has written."""
+
+    out: Sequence[Copy] = ()
+    inside: Sequence[Copy] = ()
+    back: Sequence[Copy] = ()
+
+
 class Plan:
     """A decision of a server to run. The driver decides how long it takes.
 
@@ -165,8 +184,12 @@ class Plan:
 
     charged   passes whose service the queue has booked already
 
+    copies    KV blocks that are copied before its first pass; None but for a `CopyingPlan`
+
     One plan is made per segment, so this is a plain class with slots.
     """
+
+    copies: Copies | None = None
 
     __slots__ = (
         "charged", "context", "end", "ends", "joins", "kind", "lane", "live", "longest", "prefill_attention",
@@ -215,6 +238,23 @@ class Plan:
         self.charged = 0
         self.live = True
         self.rows: list[Row] | None = None
+
+
+class CopyingPlan(Plan):
+    """A plan of one pass before which KV blocks are copied. A class of its own, so that plans without pay nothing."""
+
+    __slots__ = ("copies",)
+
+    copies: Copies
+
+
+def copying(plan: Plan, copies: Copies) -> CopyingPlan:
+    """`plan` for one pass, with `copies` before it."""
+    made = CopyingPlan.__new__(CopyingPlan)
+    for name in Plan.__slots__:
+        setattr(made, name, getattr(plan, name))
+    made.copies, made.repeat = copies, 1
+    return made
 
 
 class Outcome(NamedTuple):
