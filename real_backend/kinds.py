@@ -40,7 +40,9 @@ class Kind(NamedTuple):
 
 
 def generate(parts: Parts, deployment: Deployment, script: Script) -> Work:
-    return GenerateWork(parts.library.runner(deployment, deployment.kv_blocks, deployment.swap_blocks), script, parts.sequences)
+    return GenerateWork(
+        parts.library.runner(deployment, deployment.kv_blocks, deployment.swap_blocks), script, parts.sequences
+    )
 
 
 def generate_probe(parts: Parts, deployment: Deployment) -> Probe:
