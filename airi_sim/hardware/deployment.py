@@ -51,4 +51,3 @@ class Deployment:
     def likeness(self) -> str:
         """What profiles know its model as: pools of one family are calibrated together."""
         return self.family or (self.model.name if self.model is not None else self.name)
-    speculation: Speculation | None = None
