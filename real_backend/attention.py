@@ -1,49 +1,143 @@
-"""Attention of one mixed pass: all decodes in one padded call, one call for each prompt chunk."""
+"""Attention of one mixed pass over paged memory, by the backends among which `choose` picks one at start-up.
+
+Each is made for one pass and called once a layer. It stores the new keys and values, then attends over what the cache
+holds; everything is stored before anything is read, so a sequence may share blocks that another one fills in this pass.
+`features` says what decodes cost it, for the cost model: `padded` is every context as long as the longest one, `ragged`
+each context as long as it is.
+"""
 
 from __future__ import annotations
+
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from airi_sim.core.errors import BadInput, unknown
 from airi_sim.models.spec import ModelSpec
 from real_backend.batch import Batch, Chunk, Decodes
 from real_backend.kv import PagedKV
+from real_backend.varlen import GatheredAttention, TableAttention
+
+PIECE_BYTES = (
+    4 << 20
+)  # of gathered keys and values: at 1,024 tokens a fifth faster than all at once (docs/performance.md)
+
+
+class Attention(Protocol):
+    """A backend: `Attend` of one pass."""
+
+    features: ClassVar[str]
+
+    def __init__(self, spec: ModelSpec, cache: PagedKV, batch: Batch) -> None: ...
+
+    def __call__(self, layer: int, qkv: Tensor) -> Tensor: ...
+
+    @staticmethod
+    def problem(device: torch.device, dtype: torch.dtype, /) -> str:
+        """Why it cannot run there; empty if it can."""
+        ...
 
 
 class PagedAttention:
-    """`Attend` of one pass: stores its keys and values, then attends over what the cache holds.
+    """Decodes padded to the longest context, and one call for each prompt chunk.
 
-    Everything is stored before anything is read, so a sequence may share blocks that another one fills in this pass.
+    On CPU decodes are gathered and attended to in pieces small enough to stay in the cache.
     """
 
-    __slots__ = ("batch", "cache", "spec")
+    __slots__ = ("batch", "cache", "pieces", "spec")
+
+    features: ClassVar[str] = "padded"
 
     def __init__(self, spec: ModelSpec, cache: PagedKV, batch: Batch) -> None:
         self.spec = spec
         self.cache = cache
         self.batch = batch
+        self.pieces = [] if batch.decodes is None else pieces(batch.decodes, cache)
 
     def __call__(self, layer: int, qkv: Tensor) -> Tensor:
         self.cache.write(layer, self.batch.slots, qkv[:, self.spec.heads :])
-        parts = [self._chunk(layer, qkv, chunk) for chunk in self.batch.chunks]
-        if self.batch.decodes is not None:
-            parts.insert(0, self._decode(layer, qkv, self.batch.decodes))
+        first, parts = 0, []
+        for piece in self.pieces:
+            parts.append(decode(self.spec, self.cache, layer, qkv[first : first + piece.count], piece))
+            first += piece.count
+        parts += [attend(self.spec, self.cache, layer, qkv, chunk) for chunk in self.batch.chunks]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _decode(self, layer: int, qkv: Tensor, decodes: Decodes) -> Tensor:
-        """Query heads that share a key head become query positions, so that grouped heads need no copy."""
-        spec, count = self.spec, decodes.count
-        kv = self.cache.read(layer, decodes.blocks).view(count, -1, 2 * spec.kv_heads, spec.head_dim)
-        k, v = kv.transpose(1, 2).chunk(2, 1)
-        q = qkv[:count, : spec.heads].view(count, spec.kv_heads, -1, spec.head_dim)
-        return scaled_dot_product_attention(q, k, v, attn_mask=decodes.mask).reshape(count, -1)
+    @staticmethod
+    def problem(_device: torch.device, _dtype: torch.dtype, /) -> str:
+        return ""
 
-    def _chunk(self, layer: int, qkv: Tensor, chunk: Chunk) -> Tensor:
-        spec, group = self.spec, self.spec.heads // self.spec.kv_heads
-        new = qkv[chunk.first : chunk.last]
-        kv = new[:, spec.heads :] if chunk.blocks is None else self.cache.read(layer, chunk.blocks)[: chunk.total]
-        k, v = kv.transpose(0, 1)[:, None].expand(-1, group, -1, -1).chunk(2)
-        q = new[:, : spec.heads].view(len(new), spec.kv_heads, group, -1).permute(1, 2, 0, 3)
-        mixed = scaled_dot_product_attention(q, k, v, attn_mask=chunk.mask, is_causal=chunk.mask is None)
-        return mixed.permute(2, 0, 1, 3).reshape(len(new), -1)
+
+class SequenceAttention:
+    """One call for each sequence, decodes too: no padding, more calls. Pays where one context is much longer than the
+    others."""
+
+    __slots__ = ("batch", "cache", "chunks", "spec")
+
+    features: ClassVar[str] = "ragged"
+
+    def __init__(self, spec: ModelSpec, cache: PagedKV, batch: Batch) -> None:
+        self.spec = spec
+        self.cache = cache
+        self.batch = batch
+        self.chunks = batch.each(0)
+
+    def __call__(self, layer: int, qkv: Tensor) -> Tensor:
+        self.cache.write(layer, self.batch.slots, qkv[:, self.spec.heads :])
+        parts = [attend(self.spec, self.cache, layer, qkv, chunk) for chunk in self.chunks]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    @staticmethod
+    def problem(_device: torch.device, _dtype: torch.dtype, /) -> str:
+        return ""
+
+
+def pieces(decodes: Decodes, cache: PagedKV) -> list[Decodes]:
+    """The decodes of a pass as they are gathered: in pieces of PIECE_BYTES on CPU, all at once elsewhere."""
+    if cache.layers[0].device.type != "cpu":
+        return [decodes]
+    each = len(decodes.blocks) // decodes.count * cache.layers[0][0].nbytes
+    return decodes.split(max(1, PIECE_BYTES // each))
+
+
+def decode(spec: ModelSpec, cache: PagedKV, layer: int, qkv: Tensor, decodes: Decodes) -> Tensor:
+    """Query heads that share a key head become query positions, so that grouped heads need no copy."""
+    kv = cache.read(layer, decodes.blocks).view(decodes.count, -1, 2 * spec.kv_heads, spec.head_dim)
+    k, v = kv.transpose(1, 2).chunk(2, 1)
+    q = qkv[:, : spec.heads].view(decodes.count, spec.kv_heads, -1, spec.head_dim)
+    return scaled_dot_product_attention(q, k, v, attn_mask=decodes.mask).reshape(decodes.count, -1)
+
+
+def attend(spec: ModelSpec, cache: PagedKV, layer: int, qkv: Tensor, chunk: Chunk) -> Tensor:
+    """The tokens of one sequence over all that is known of it."""
+    group = spec.heads // spec.kv_heads
+    new = qkv[chunk.first : chunk.last]
+    kv = new[:, spec.heads :] if chunk.blocks is None else cache.read(layer, chunk.blocks)[: chunk.total]
+    k, v = kv.transpose(0, 1)[:, None].expand(-1, group, -1, -1).chunk(2)
+    q = new[:, : spec.heads].view(len(new), spec.kv_heads, group, -1).permute(1, 2, 0, 3)
+    causal = chunk.mask is None and len(new) > 1
+    mixed = scaled_dot_product_attention(q, k, v, attn_mask=chunk.mask, is_causal=causal)
+    return mixed.permute(2, 0, 1, 3).reshape(len(new), -1)
+
+
+BACKENDS: dict[str, type[Attention]] = {
+    "paged": TableAttention,
+    "varlen": GatheredAttention,
+    "sdpa": PagedAttention,
+    "each": SequenceAttention,
+}
+"""By name; `auto` takes the first that works."""
+
+
+def choose(name: str, device: torch.device, dtype: torch.dtype) -> tuple[str, type[Attention]]:
+    """The backend of `backend.attention` with its name; BadInput if it is unknown or cannot run on this device."""
+    if name == "auto":
+        return next(item for item in BACKENDS.items() if not item[1].problem(device, dtype))
+    if name not in BACKENDS:
+        raise unknown("backend.attention", name, ["auto", *BACKENDS])
+    problem = BACKENDS[name].problem(device, dtype)
+    if problem:
+        raise BadInput(f"backend.attention={name} cannot run here, for {problem}: use backend.attention=auto.")
+    return name, BACKENDS[name]

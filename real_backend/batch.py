@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
@@ -34,11 +35,16 @@ class Decodes:
     blocks: Tensor
     mask: Tensor
 
+    def split(self, sequences: int) -> list[Decodes]:
+        """The same in pieces of at most so many sequences."""
+        width = len(self.blocks) // self.count
+        blocks, masks = torch.split(self.blocks, sequences * width), torch.split(self.mask, sequences)
+        return [Decodes(len(mask), rows, mask) for rows, mask in zip(blocks, masks, strict=True)]
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Tokens `first` to `last` of the pass are one sequence; `blocks` and `mask` [tokens, total] are None if nothing
-    of it was processed before."""
+
+class Chunk(NamedTuple):
+    """Tokens `first` to `last` of the pass are one sequence of `total` tokens so far; `blocks` is None if nothing of it
+    was processed before, `mask` [tokens, total] is None if that needs none: a square is causal, a row sees all."""
 
     first: int
     last: int
@@ -47,16 +53,96 @@ class Chunk:
     mask: Tensor | None
 
 
-@dataclass(frozen=True, slots=True)
+class Ragged(NamedTuple):
+    """The sequences of a pass as kernels of variable length want them (int32 where nothing else is said): ends of
+    queries and keys [sequences + 1] and the longest of each, cache slots of all keys (int64), keys of each sequence,
+    and its block table [sequences, widest]."""
+
+    query_ends: Tensor
+    key_ends: Tensor
+    longest_query: int
+    longest_key: int
+    slots: Tensor
+    keys: Tensor
+    table: Tensor
+
+
+@dataclass(frozen=True)
 class Batch:
-    """One pass: decodes first, then chunks. `ends` are the tokens after which one is sampled."""
+    """One pass: decodes first, then chunks. `ends` are the tokens after which one is sampled.
+
+    Sequence i processes `counts[i]` tokens after the `starts[i]` known ones, and its blocks are row i of `table`. What
+    an attention backend needs beyond that is made when it asks.
+    """
 
     tokens: Tensor
     positions: Tensor
     slots: Tensor
     ends: Tensor
-    decodes: Decodes | None
-    chunks: tuple[Chunk, ...]
+    starts: np.ndarray
+    counts: np.ndarray
+    table: np.ndarray
+    block_size: int
+    model: Model
+
+    @property
+    def singles(self) -> int:
+        """How many sequences have one token; they come first."""
+        return int((self.counts == 1).sum())
+
+    @cached_property
+    def decodes(self) -> Decodes | None:
+        """The sequences of one token, padded to the longest."""
+        count = self.singles
+        if not count:
+            return None
+        contexts = self.starts[:count] + 1
+        width = -(-int(contexts.max()) // self.block_size)
+        hidden = torch.arange(width * self.block_size) >= torch.from_numpy(contexts)[:, None]
+        mask = torch.zeros(hidden.shape, dtype=self.model.dtype).masked_fill_(hidden, -torch.inf)
+        blocks = np.ascontiguousarray(self.table[:count, :width]).reshape(-1)
+        return Decodes(count, _tensor(blocks, self.model), mask[:, None, None].to(self.model.device))
+
+    @cached_property
+    def chunks(self) -> tuple[Chunk, ...]:
+        """The sequences of several tokens, each by itself."""
+        return self.each(self.singles)
+
+    def each(self, first: int) -> tuple[Chunk, ...]:
+        """All sequences from `first` on, each by itself."""
+        lasts = self.counts.cumsum()
+        return tuple(self._chunk(row, int(lasts[row])) for row in range(first, len(self.counts)))
+
+    def _chunk(self, row: int, last: int) -> Chunk:
+        start, count = int(self.starts[row]), int(self.counts[row])
+        total = start + count
+        if not start:
+            return Chunk(last - count, last, total, None, None)
+        blocks = _tensor(self.table[row, : -(-total // self.block_size)], self.model)
+        if count == 1:
+            return Chunk(last - count, last, total, blocks, None)
+        mask = torch.full((count, total), -torch.inf, dtype=self.model.dtype, device=self.model.device)
+        return Chunk(last - count, last, total, blocks, mask.triu_(start + 1))
+
+    @cached_property
+    def ragged(self) -> Ragged:
+        """All sequences, without padding."""
+        keys = self.starts + self.counts
+        ends, size = keys.cumsum(), self.block_size
+        owners, places = np.repeat(np.arange(len(keys)), keys), np.arange(ends[-1]) - np.repeat(ends - keys, keys)
+
+        def narrow(values: np.ndarray) -> Tensor:
+            return _tensor(np.ascontiguousarray(values, np.int32), self.model)
+
+        return Ragged(
+            query_ends=narrow(np.append(0, self.counts.cumsum())),
+            key_ends=narrow(np.append(0, ends)),
+            longest_query=int(self.counts.max()),
+            longest_key=int(keys.max()),
+            slots=_tensor(self.table[owners, places // size] * size + places % size, self.model),
+            keys=narrow(keys),
+            table=narrow(self.table),
+        )
 
 
 def arrange(segments: Sequence[Segment]) -> list[int]:
@@ -79,8 +165,11 @@ def pack(segments: Sequence[Segment], block_size: int, model: Model) -> Batch:
         positions=_tensor(positions, model),
         slots=_tensor(slots, model),
         ends=_tensor(lasts[sampled] - 1, model),
-        decodes=_decodes(starts, counts, table, block_size, model),
-        chunks=_chunks(starts, counts, lasts, table, block_size, model),
+        starts=starts,
+        counts=counts,
+        table=table,
+        block_size=block_size,
+        model=model,
     )
 
 
@@ -104,35 +193,3 @@ def _table(segments: Sequence[Segment], needed: np.ndarray) -> np.ndarray:
     table = np.zeros((len(segments), int(needed.max())), np.int64)
     table[np.arange(table.shape[1]) < needed[:, None]] = np.fromiter(flat, np.int64, int(needed.sum()))
     return table
-
-
-def _decodes(
-    starts: np.ndarray, counts: np.ndarray, table: np.ndarray, block_size: int, model: Model
-) -> Decodes | None:
-    count = int((counts == 1).sum())
-    if not count:
-        return None
-    contexts = starts[:count] + 1
-    width = -(-int(contexts.max()) // block_size)
-    hidden = torch.arange(width * block_size) >= torch.from_numpy(contexts)[:, None]
-    mask = torch.zeros(hidden.shape, dtype=model.dtype).masked_fill_(hidden, -torch.inf)
-    blocks = np.ascontiguousarray(table[:count, :width]).reshape(-1)
-    return Decodes(count, _tensor(blocks, model), mask[:, None, None].to(model.device))
-
-
-def _chunks(
-    starts: np.ndarray, counts: np.ndarray, lasts: np.ndarray, table: np.ndarray, block_size: int, model: Model
-) -> tuple[Chunk, ...]:
-    return tuple(
-        _chunk(int(starts[row]), int(counts[row]), int(lasts[row]), table[row], block_size, model)
-        for row in range(int((counts == 1).sum()), len(counts))
-    )
-
-
-def _chunk(start: int, count: int, last: int, blocks: np.ndarray, block_size: int, model: Model) -> Chunk:
-    total = start + count
-    if not start:
-        return Chunk(last - count, last, total, None, None)
-    mask = torch.full((count, total), -torch.inf, dtype=model.dtype, device=model.device).triu_(start + 1)
-    used = blocks[: -(-total // block_size)]
-    return Chunk(last - count, last, total, _tensor(used, model), mask)

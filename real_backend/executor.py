@@ -100,6 +100,8 @@ class GenerateWork:
             self.sequences.open(row.job, self.script, self.runner.model.spec.vocab)
 
     def run(self, plan: Plan, watch: Stopwatch) -> dict[int, int]:
+        if plan.copies is not None:
+            self.runner.cache.copy(plan.copies)
         return self.runner.run([self.sequences.segment(row) for row in rows_of(plan)], watch)
 
     def commit(self, plan: Plan, found: dict[int, int]) -> list[Job]:

@@ -40,16 +40,22 @@ class Kind(NamedTuple):
 
 
 def generate(parts: Parts, deployment: Deployment, script: Script) -> Work:
-    return GenerateWork(parts.library.runner(deployment, deployment.kv_blocks), script, parts.sequences)
+    return GenerateWork(
+        parts.library.runner(deployment, deployment.kv_blocks, deployment.swap_blocks), script, parts.sequences
+    )
 
 
 def generate_probe(parts: Parts, deployment: Deployment) -> Probe:
-    library, spec = parts.library, parts.library.spec(deployment)
-    blocks = deployment.kv_blocks or library.default_kv_blocks(deployment)
-    longest = min(spec.max_len, blocks * deployment.block_size) - 1
-    limits = Limits(deployment.max_num_seqs, longest, deployment.max_num_batched_tokens, blocks)
-    runner = library.runner(deployment, library.scratch_blocks(deployment, blocks))
+    limits = generate_limits(parts.library, deployment)
+    runner = parts.library.runner(deployment, parts.library.scratch_blocks(deployment, limits.blocks))
     return GenerateProbe(runner, parts.timer, limits, parts.seed)
+
+
+def generate_limits(library: Library, deployment: Deployment) -> Limits:
+    """The largest pass of a pool that generates."""
+    blocks = deployment.kv_blocks or library.default_kv_blocks(deployment)
+    longest = min(library.spec(deployment).max_len, blocks * deployment.block_size) - 1
+    return Limits(deployment.max_num_seqs, longest, deployment.max_num_batched_tokens, blocks)
 
 
 def embedding(parts: Parts, deployment: Deployment, script: Script) -> Work:

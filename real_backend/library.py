@@ -55,12 +55,14 @@ class Library:
             self._models[spec] = models.build(spec, tensors, device, self.dtype)
         return self._models[spec]
 
-    def runner(self, deployment: Deployment, kv_blocks: int) -> Runner:
-        """The model of a pool with a KV cache of `kv_blocks` of its own."""
+    def runner(self, deployment: Deployment, kv_blocks: int, host_blocks: int = 0) -> Runner:
+        """The model of a pool with a KV cache of its own: `kv_blocks` on the device, `host_blocks` on the host."""
         if kv_blocks < 1:
             raise BadInput(f"pool '{deployment.name}' has no KV blocks: set server.kv_blocks to 1 or more.")
         model = self.model(deployment)
-        return Runner(model, PagedKV(model.spec, kv_blocks, deployment.block_size, self.device, self.dtype))
+        return Runner(
+            model, PagedKV(model.spec, kv_blocks, deployment.block_size, self.device, self.dtype, host_blocks)
+        )
 
     def default_kv_blocks(self, deployment: Deployment) -> int:
         """KV blocks of one replica when the config names none: its share of free memory, at most what all its seats

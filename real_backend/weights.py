@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import mmap
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
 
@@ -19,10 +20,26 @@ STANDARD_DEVIATION = 0.05  # wide enough that the best and second best token nev
 EMBEDDING = "model.embed_tokens.weight"
 NORM = "model.norm.weight"
 HEAD = "lm_head.weight"
+Shapes = Mapping[str, tuple[int, ...]]
+
+SPELLINGS = tuple(
+    (re.compile(pattern), name)
+    for pattern, name in (
+        (r"^(model\.language_model|language_model\.model)\.", "model."),
+        (r"^language_model\.lm_head\.", "lm_head."),
+        (r"^model\.(vision_tower|multi_modal_projector)\.", r"\1."),
+        (r"^vision_tower\.vision_model\.", "vision_tower."),
+        (r"\.block_sparse_moe\.", ".mlp."),
+        (r"\.experts\.(\d+)\.w1\.", r".experts.\1.gate_proj."),
+        (r"\.experts\.(\d+)\.w2\.", r".experts.\1.down_proj."),
+        (r"\.experts\.(\d+)\.w3\.", r".experts.\1.up_proj."),
+    )
+)
+"""Other names of tensors, and ours: Mixtral's experts, the language model and the tower of a multimodal model."""
 
 
 def shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of a dense grouped-query decoder, as Llama, Qwen2 and Qwen3 name them."""
+    """Name and shape of every tensor of a grouped-query decoder, as Llama and the Qwen families name them."""
     found = {EMBEDDING: (spec.vocab, spec.hidden), NORM: (spec.hidden,)}
     if not spec.tied:
         found[HEAD] = (spec.vocab, spec.hidden)
@@ -40,9 +57,6 @@ def _layer(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
         "self_attn.v_proj.weight": (narrow, spec.hidden),
         "self_attn.o_proj.weight": (spec.hidden, wide),
         "post_attention_layernorm.weight": (spec.hidden,),
-        "mlp.gate_proj.weight": (spec.ffn, spec.hidden),
-        "mlp.up_proj.weight": (spec.ffn, spec.hidden),
-        "mlp.down_proj.weight": (spec.hidden, spec.ffn),
     }
     if spec.qkv_bias:
         found |= {"self_attn.q_proj.bias": (wide,), "self_attn.k_proj.bias": (narrow,)}
@@ -51,30 +65,78 @@ def _layer(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
         found["self_attn.o_proj.bias"] = (spec.hidden,)
     if spec.qk_norm:
         found |= {"self_attn.q_norm.weight": (spec.head_dim,), "self_attn.k_norm.weight": (spec.head_dim,)}
+    return found | (_experts(spec) if spec.experts else _mlp(spec, "mlp.", spec.ffn))
+
+
+def _mlp(spec: ModelSpec, prefix: str, width: int) -> dict[str, tuple[int, ...]]:
+    return {
+        f"{prefix}gate_proj.weight": (width, spec.hidden),
+        f"{prefix}up_proj.weight": (width, spec.hidden),
+        f"{prefix}down_proj.weight": (spec.hidden, width),
+    }
+
+
+def _experts(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    found: dict[str, tuple[int, ...]] = {"mlp.gate.weight": (spec.experts, spec.hidden)}
+    for index in range(spec.experts):
+        found |= _mlp(spec, f"mlp.experts.{index}.", spec.expert_ffn)
+    if spec.shared_ffn:
+        found |= _mlp(spec, "mlp.shared_expert.", spec.shared_ffn) | {"mlp.shared_expert_gate.weight": (1, spec.hidden)}
     return found
 
 
 def draw(spec: ModelSpec, seed: int = 0, device: str = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """Random weights, the same for the same seed and device: normal with deviation 0.05, norms around one."""
+    """Random weights of a decoder, the same for the same seed and device."""
+    return fill(shapes(spec), seed, device, dtype)
+
+
+def fill(wanted: Shapes, seed: int, device: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Tensors of these shapes from a seed: normal with deviation 0.05, weights of norms around one."""
     generator = torch.Generator(device).manual_seed(seed)
-    return {name: _normal(name, shape, generator).to(dtype) for name, shape in shapes(spec).items()}
+    return {name: _normal(name, shape, generator).to(dtype) for name, shape in wanted.items()}
 
 
 def _normal(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     values = torch.empty(shape, device=generator.device).normal_(0.0, STANDARD_DEVIATION, generator=generator)
-    return values.add_(1.0) if "norm" in name else values
+    return values.add_(1.0) if "norm" in name and name.endswith(".weight") else values
 
 
 def read(spec: ModelSpec, path: str | Path) -> dict[str, Tensor]:
-    """The tensors of `spec` from a .safetensors file or a folder of them, mapped and not copied.
+    """The tensors of the decoder `spec` from a .safetensors file or a folder of them, mapped and not copied.
 
     BadInput if a tensor is missing or has another shape.
     """
+    return pick(shapes(spec), path, spec.name)
+
+
+def pick(wanted: Shapes, path: str | Path, model: str) -> dict[str, Tensor]:
+    """The `wanted` tensors of `model` (its name) by any of their names, the experts of a layer also from one tensor."""
     tensors: dict[str, Tensor] = {}
     for file in _files(Path(path)):
-        tensors |= read_file(file)
-    _check(tensors, spec, path)
-    return {name: tensors[name] for name in shapes(spec)}
+        for name, tensor in read_file(file).items():
+            tensors |= _canonical(name, tensor)
+    _check(tensors, wanted, model, path)
+    return {name: tensors[name] for name in wanted}
+
+
+def _canonical(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    for pattern, ours in SPELLINGS:
+        name = pattern.sub(ours, name)
+    stem, _, last = name.rpartition(".experts.")
+    if last not in ("gate_up_proj", "down_proj"):
+        return {name: tensor}
+    return dict(_apart(f"{stem}.experts.", last, tensor))
+
+
+def _apart(prefix: str, name: str, stacked: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Views of the weights of single experts in [experts, out, in]."""
+    for index, weight in enumerate(stacked):
+        if name == "down_proj":
+            yield f"{prefix}{index}.down_proj.weight", weight
+        else:
+            gate, up = weight.chunk(2)
+            yield f"{prefix}{index}.gate_proj.weight", gate
+            yield f"{prefix}{index}.up_proj.weight", up
 
 
 def _files(path: Path) -> list[Path]:
@@ -84,14 +146,14 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _check(tensors: Mapping[str, Tensor], spec: ModelSpec, path: str | Path) -> None:
-    for name, shape in shapes(spec).items():
+def _check(tensors: Mapping[str, Tensor], wanted: Shapes, model: str, path: str | Path) -> None:
+    for name, shape in wanted.items():
         if name not in tensors:
             raise BadInput(f"the weights at '{path}' have no tensor '{name}': they belong to another model.")
         if tuple(tensors[name].shape) != shape:
             raise BadInput(
                 f"the tensor '{name}' at '{path}' has shape {tuple(tensors[name].shape)} where the config of "
-                f"'{spec.name}' says {shape}: give the weights of this model."
+                f"'{model}' says {shape}: give the weights of this model."
             )
 
 

@@ -24,7 +24,8 @@ TABLES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Columns by table. `first_s` of a plan is the duration of its first pass. A span is one stay of a job among the
 decoding ones: it joined at `joined_s` (with a token if `emitted`) after `first_pass` decode passes of the lane and
-took part in all of them up to `last_pass`; token times are expanded from it when asked."""
+got a token in all of them up to `last_pass`; a job that got several in a pass has further spans over it. Token times
+are expanded from them when asked."""
 
 Sink = Callable[[str, list[tuple[Any, ...]]], None]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from airi_sim.core.types import Affine, Horizon, Job, Outcome, Plan, Verdict
+from airi_sim.core.types import Affine, Horizon, Job, Outcome, Plan, Site, Verdict
 
 
 class View(Protocol):
@@ -218,6 +218,16 @@ class Evictor(Protocol):
         ...
 
 
+@runtime_checkable
+class SwappingEvictor(Protocol):
+    """An evictor that also chooses between swapping and computing anew. Without this method all are swapped."""
+
+    def swaps(self, job: Job, tokens: int, now: float) -> bool:
+        """Whether the KV of `job`, so many tokens, moves to the host. Called when a running job loses its memory, for
+        whatever reason, on a server whose host has room for it; False: it will be computed again."""
+        ...
+
+
 class Cache(Protocol):
     """Whose cached prefix goes. A unit is one hash of a prompt, worth one or more whole KV blocks.
 
@@ -255,13 +265,32 @@ class FaultPolicy(Protocol):
         ...
 
 
-class Placement(Protocol):
-    """Which model lives where. Asked at every tick and when a job finds no replica of its model."""
+class Fleet(Protocol):
+    """What a Placement may know: the replicas that share devices, and what is free there."""
 
-    def place(
-        self, resident: Mapping[int, Sequence[str]], wanted: Sequence[Job], now: float
-    ) -> Sequence[tuple[str, int, str]]:
-        """Actions ("load" | "unload", server, model), in order."""
+    @property
+    def sites(self) -> Sequence[Site]:
+        """Every replica of a model that is placed, in order of its server."""
+        ...
+
+    def free(self, device: str) -> float:
+        """Bytes of a device that no model holds or was promised; what drains is free to be promised already."""
+        ...
+
+
+class Placement(Protocol):
+    """Which model lives where. Asked when a job finds no replica of its model, whenever a load or an unload is over or
+    a replica runs out of jobs while some job waits for a model, and when it asked for that.
+
+    Optional `first(fleet)`: servers whose models are there when the run begins (default none). Optional
+    `refuse(job, fleet, now)`: asked once for a job that would have to wait for its model; a sentence rejects it.
+    Optional `wake(fleet, now)`: when to be asked again at the latest (absolute seconds), asked for after every `place`.
+    """
+
+    def place(self, fleet: Fleet, wanted: Sequence[Job], now: float) -> Sequence[tuple[str, int]]:
+        """("load" | "unload", server), in order. `wanted` has the first job that waits for each model, who waits
+        longest first. A model is loaded once room for it is there: whatever is to make room (idle models at once, others
+        when their jobs are done) goes before it in the answer or has gone earlier."""
         ...
 
 

@@ -121,6 +121,22 @@ class Job:
         return f"Job({self.id}, {self.kind}, tokens={self.tokens}, tenant={self.tenant!r})"
 
 
+class Site(NamedTuple):
+    """One replica as the place of its model, as a Placement sees it.
+
+    `size` bytes of weights and KV; `state` cold, loading, up, draining (it finishes its jobs first), leaving or down;
+    `jobs` it has, `used` when it was last sent one (-inf: never).
+    """
+
+    server: int
+    model: str
+    device: str
+    size: float
+    state: str
+    jobs: int
+    used: float
+
+
 class Row(NamedTuple):
     """One sequence of one pass in full, for an executor that really runs it: process `tokens` tokens of `job` from
     position `start`; `table` holds the KV blocks of the job in order (a live view: copy what you keep)."""
@@ -131,10 +147,29 @@ class Row(NamedTuple):
     table: list[int]
 
 
+class Copy(NamedTuple):
+    """`blocks` KV blocks of `job` copied from `source` to `target`: ids of blocks of the device (from 1) or of the host
+    (from 0), in order; both empty where nothing is really stored."""
+
+    job: Job
+    blocks: int
+    source: Sequence[int] = ()
+    target: Sequence[int] = ()
+
+
+class Copies(NamedTuple):
+    """What is copied before a pass: `out` to the host, `inside` the device from block to block, `back` from the host.
+    Everything that is read on the device holds what it held before the plan; `back` reads what `out` has written."""
+
+    out: Sequence[Copy] = ()
+    inside: Sequence[Copy] = ()
+    back: Sequence[Copy] = ()
+
+
 class Plan:
     """A decision of a server to run. The driver decides how long it takes.
 
-    kind      pass (compute), move (bytes over a link) or load (weights)
+    kind      pass (compute), move (bytes over a link), load (weights) or unload
     slices    (job, tokens): prompt chunks of a TokenServer, whole jobs elsewhere
     ends      jobs whose prompt completes with this plan
     joins     jobs that start decoding with its first pass without a prompt (resumed, handed over)
@@ -149,8 +184,12 @@ class Plan:
 
     charged   passes whose service the queue has booked already
 
+    copies    KV blocks that are copied before its first pass; None but for a `CopyingPlan`
+
     One plan is made per segment, so this is a plain class with slots.
     """
+
+    copies: Copies | None = None
 
     __slots__ = (
         "charged", "context", "end", "ends", "joins", "kind", "lane", "live", "longest", "prefill_attention",
@@ -199,6 +238,23 @@ class Plan:
         self.charged = 0
         self.live = True
         self.rows: list[Row] | None = None
+
+
+class CopyingPlan(Plan):
+    """A plan of one pass before which KV blocks are copied. A class of its own, so that plans without pay nothing."""
+
+    __slots__ = ("copies",)
+
+    copies: Copies
+
+
+def copying(plan: Plan, copies: Copies) -> CopyingPlan:
+    """`plan` for one pass, with `copies` before it."""
+    made = CopyingPlan.__new__(CopyingPlan)
+    for name in Plan.__slots__:
+        setattr(made, name, getattr(plan, name))
+    made.copies, made.repeat = copies, 1
+    return made
 
 
 class Outcome(NamedTuple):

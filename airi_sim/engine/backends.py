@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from airi_sim.core.protocols import CostModel, Executor, Script
+from airi_sim.engine.copies import CopyingExecutor
 from airi_sim.engine.executors import CostExecutor, ReplayExecutor, ServiceExecutor, Stops
 from airi_sim.hardware.choose import cost_model
 from airi_sim.hardware.deployment import Deployment
+from airi_sim.hardware.storage import copy_cost
 
 
 class Backend(Protocol):
@@ -36,7 +38,9 @@ class SimBackend:
         if known is None or known[0] is not deployment:
             known = self.costs[deployment.name] = (deployment, cost_model(deployment))
         cost = known[1]
-        return CostExecutor(cost, script) if deployment.kind == "generate" else ServiceExecutor(cost)
+        if deployment.kind != "generate":
+            return ServiceExecutor(cost)
+        return CopyingExecutor(cost, script, copy_cost(deployment)) if deployment.copies else CostExecutor(cost, script)
 
 
 class ReplayBackend:

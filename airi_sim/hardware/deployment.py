@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from airi_sim.hardware.speculation import Speculation
 from airi_sim.models.spec import ModelSpec
 
 
@@ -14,6 +15,10 @@ class Deployment:
 
     `kv_blocks` blocks of `block_size` tokens per replica; `hash_block` prompt tokens per prefix id; `service` holds
     the constants of an embed or search pool (seconds: constant, per_token, per_item; dimensions: vectors, width).
+    `speculation`: what a generate pool drafts with, None if it does not.
+    `devices`: accelerators that it shares with other pools, one a replica, over and over; its model comes and goes
+    there. `family`: the pool it is a copy of, with a model of the same shape.
+    `swap_blocks` KV blocks per replica on the host.
     """
 
     name: str
@@ -31,3 +36,18 @@ class Deployment:
     prefix_caching: bool = False
     hash_block: int = 512
     service: dict[str, float] | None = None
+    speculation: Speculation | None = None
+    devices: tuple[str, ...] = ()
+    family: str = ""
+    swap_blocks: int = 0
+    copy_on_write: bool = False
+
+    @property
+    def copies(self) -> bool:
+        """Whether its plans may copy KV blocks."""
+        return bool(self.swap_blocks) or self.copy_on_write
+
+    @property
+    def likeness(self) -> str:
+        """What profiles know its model as: pools of one family are calibrated together."""
+        return self.family or (self.model.name if self.model is not None else self.name)

@@ -168,9 +168,8 @@ class Kernels:
         """Grouped products: work of the experts that tokens chose, weights of those that anybody chose."""
         weights = mlp.expert(self.model.hidden) / self.tp
         stored = self.model.stored("experts", self.precision)
-        touched = mlp.experts * (1.0 - (1.0 - mlp.active / mlp.experts) ** m)
         compute = 2.0 * m * mlp.active * weights / (self._arithmetic(stored)[0] * self.device.e_moe)
-        moved = touched * weights * stored / self.bandwidth
+        moved = mlp.touched(m) * weights * stored / self.bandwidth
         router = self.product(m, mlp.experts, self.model.hidden, "router")
         return self.device.moe_s + compute + moved + router + self._mlp(mlp, mlp.shared_ffn, m, "shared")
 

@@ -6,10 +6,16 @@ has its own link to the host; drives and store belong to the whole node.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 from airi_sim.core.errors import BadInput, unknown
-from airi_sim.hardware.network import Node
+from airi_sim.core.types import Copies, Copy, Plan
+from airi_sim.hardware.deployment import Deployment
+from airi_sim.hardware.fitted import service_from
+from airi_sim.hardware.network import Node, node_around
+from airi_sim.models.spec import kept_precision
 
 TIERS = {"host": ("host",), "nvme": ("nvme", "host"), "store": ("store", "host")}
 """The links between each tier and the memory of an accelerator, from below."""
@@ -46,3 +52,69 @@ def load(weight_bytes: float, node: Node, tier: str = "store", accelerators: int
     2-30 s, measured per engine)."""
     size, seconds = transfer(weight_bytes, node, tier, accelerators)
     return Transfer(size, seconds + init_s)
+
+
+class CopyCost(Protocol):
+    """How long the copies before a pass take, in seconds."""
+
+    def seconds(self, copies: Copies) -> float: ...
+
+
+@dataclass(frozen=True)
+class LinkCopies:
+    """KV blocks of `block_bytes` over the host links of `accelerators` in `node`, one direction after the other, or
+    from block to block at `bandwidth` bytes/s each, where every byte is read and written.
+
+    Engines that copy block by block and layer by layer reach less of the link than this (Kwon et al., SOSP 2023,
+    section 7.3); `efficiency` of the node's host link says how much is reached.
+    """
+
+    block_bytes: float
+    node: Node
+    accelerators: int
+    bandwidth: float
+
+    def seconds(self, copies: Copies) -> float:
+        """Without a copy in some direction that one takes no time."""
+        inside = 2 * _blocks(copies.inside) * self.block_bytes / (self.bandwidth * self.accelerators)
+        return self._over_link(_blocks(copies.out)) + self._over_link(_blocks(copies.back)) + inside
+
+    def _over_link(self, blocks: int) -> float:
+        return transfer(blocks * self.block_bytes, self.node, "host", self.accelerators).seconds if blocks else 0.0
+
+
+class MeasuredCopies:
+    """By the `copy` section of a calibration profile: a service whose jobs are copies and whose tokens are blocks."""
+
+    def __init__(self, profile: Mapping[str, Any]) -> None:
+        self.cost = service_from(profile, "copy")
+
+    def seconds(self, copies: Copies) -> float:
+        return self.cost.affine(copies_as_plan(copies)).first
+
+
+def copies_as_plan(copies: Copies) -> Plan:
+    """What a calibration profile is fitted to: a slice each, `prefill_tokens` blocks."""
+    all_of_them = [(copy.job, copy.blocks) for part in copies for copy in part if copy.blocks]
+    return Plan(-1, 0.0, all_of_them, prefill_tokens=sum(blocks for _, blocks in all_of_them))
+
+
+def copy_cost(deployment: Deployment) -> CopyCost:
+    """Measured if the accelerator of a generate pool comes from a calibration profile, else by its links."""
+    model, device = deployment.model, deployment.accelerator
+    if model is None or device is None:
+        raise BadInput(f"pool '{deployment.name}' needs a model and an accelerator to be simulated.")
+    if device.profile is not None:
+        return MeasuredCopies(device.profile)
+    size = block_bytes(deployment)
+    return LinkCopies(size, node_around(device), deployment.tp, device.bandwidth * device.e_m)
+
+
+def block_bytes(deployment: Deployment) -> float:
+    """Bytes of one KV block of a generate pool, on all accelerators of a replica together."""
+    assert deployment.model is not None
+    return deployment.block_size * deployment.model.kv_bytes_per_token(kept_precision(deployment.precision))
+
+
+def _blocks(copies: Sequence[Copy]) -> int:
+    return sum([copy.blocks for copy in copies])

@@ -32,6 +32,9 @@ UNGATED = (
 MLP_BIAS = ("gpt2", "gpt_bigcode", "gpt_neox", "gptj", "opt", "phi", "starcoder2")
 ROUTER_BIAS = ("deepseek_v3", "glm4_moe", "gpt_oss", "kimi_k2", "minimax_m2")
 SHARED_GATE = ("qwen2_moe", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_next")
+RAW_SHARES = ("deepseek_v2", "flex_olmo", "olmoe", "qwen2_moe", "qwen3_moe")
+"""Experts count by their share among all, unless `norm_topk_prob` says that those of the chosen ones sum to one."""
+
 LEARNED_POSITIONS = ("gpt2", "gpt_bigcode", "opt")
 
 NORMS = {

@@ -14,6 +14,7 @@ from airi_sim.models.families import (
     LEARNED_POSITIONS,
     MLP_BIAS,
     NORMS,
+    RAW_SHARES,
     ROUTER_BIAS,
     SHARED_GATE,
     TIED,
@@ -21,6 +22,7 @@ from airi_sim.models.families import (
 )
 from airi_sim.models.layers import LayerKind, Mlp
 from airi_sim.models.precision import quantisation
+from airi_sim.models.rope import rope, scaling
 from airi_sim.models.vision import vision
 
 DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float8_e4m3fn": "fp8"}
@@ -43,6 +45,7 @@ def fields(config: Mapping[str, Any]) -> dict[str, Any]:
         "max_len": _longest(text),
         "tied": _tied(config, text),
         "rope_theta": _rope_theta(text),
+        "rope_scaling": scaling(text),
         "rms_eps": above_0(text.get("rms_norm_eps") or 1e-6, "rms_norm_eps"),
         "precision": quantised.precision if quantised else _dtype(config, text),
         "quantisation": quantised,
@@ -79,23 +82,17 @@ def _tied(config: Mapping[str, Any], text: Mapping[str, Any]) -> bool:
     return bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", kind_of(text).startswith(TIED))))
 
 
-def _rope(text: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`rope_scaling`, or `rope_parameters` of transformers 5, which may hold one entry per kind of layer."""
-    nested = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    return nested.get("full_attention") or nested
-
-
 def _rope_theta(text: Mapping[str, Any]) -> float:
-    return above_0(text.get("rope_theta") or _rope(text).get("rope_theta") or 10000.0, "rope_theta")
+    return above_0(text.get("rope_theta") or rope(text).get("rope_theta") or 10000.0, "rope_theta")
 
 
 def _longest(text: Mapping[str, Any]) -> int:
     """Longest sequence: some kinds of scaling extend max_position_embeddings, others are already in it."""
     longest = number(text, "max_position_embeddings") or 4096
-    rope = _rope(text)
-    kind, factor = rope.get("rope_type") or rope.get("type"), above_0(rope.get("factor") or 1.0, "factor")
+    found = rope(text)
+    kind, factor = found.get("rope_type") or found.get("type"), above_0(found.get("factor") or 1.0, "factor")
     if kind == "yarn":
-        return int(number(rope, "original_max_position_embeddings") * factor) or longest
+        return int(number(found, "original_max_position_embeddings") * factor) or longest
     return int(longest * factor) if kind in ("linear", "dynamic") else longest
 
 
@@ -165,6 +162,7 @@ def _experts(text: Mapping[str, Any], experts: int) -> Mlp:
         router_bias=kind in ROUTER_BIAS,
         router_extra=hidden + experts if gemma else 0,
         shared_gate=kind in SHARED_GATE,
+        renormalise=bool(text.get("norm_topk_prob", kind not in RAW_SHARES)),
     )
 
 

@@ -128,6 +128,7 @@ class Mlp:
     shared_ffn       summed width of what every token uses beside the routed experts
     gated            two projections in and one out (three matrices) instead of one and one
     bias, router_bias, shared_gate   what else has weights; `router_extra` further ones of the router
+    renormalise      the shares of the experts that a token uses sum to one
     """
 
     ffn: int = 0
@@ -140,6 +141,7 @@ class Mlp:
     router_bias: bool = False
     router_extra: int = 0
     shared_gate: bool = False
+    renormalise: bool = True
 
     @property
     def matrices(self) -> int:
@@ -157,6 +159,10 @@ class Mlp:
     def expert(self, hidden: int) -> int:
         """Weights of one routed expert."""
         return self._block(hidden, self.expert_ffn)
+
+    def touched(self, tokens: int) -> float:
+        """Routed experts that at least one of `tokens` tokens uses, in expectation if each is as likely as the next."""
+        return self.experts * (1.0 - (1.0 - self.active / self.experts) ** tokens) if self.experts else 0.0
 
     def _block(self, hidden: int, width: int) -> int:
         return self.matrices * hidden * width + self.bias * ((self.matrices - 1) * width + hidden)

@@ -15,6 +15,7 @@ from airi_sim.models.families import CHECKED
 from airi_sim.models.huggingface import fields
 from airi_sim.models.layers import Attention, LayerKind, Mlp
 from airi_sim.models.precision import BYTES, NEVER_CONVERTED, Quantisation, kept_precision, width
+from airi_sim.models.rope import RopeScaling
 from airi_sim.models.vision import Vision
 
 __all__ = ["BYTES", "Attention", "LayerKind", "Mlp", "ModelSpec", "kept_precision", "model", "width"]
@@ -44,6 +45,7 @@ class ModelSpec:
     max_len: int = 4096
     tied: bool = False
     rope_theta: float = 10000.0
+    rope_scaling: RopeScaling | None = None
     rms_eps: float = 1e-5
     precision: str = "bf16"
     quantisation: Quantisation | None = None

@@ -20,6 +20,8 @@ class Vision:
     fixed_tokens                 tokens of every image whatever its size (0: by its size)
     projector                    weights between the tower and the language model
     positions                    rows of the learned position table
+    skipped                      last layers whose output the language model does not read
+    family                       model_type of the tower
     """
 
     layers: int
@@ -34,6 +36,8 @@ class Vision:
     gated: bool = False
     projector: int = 0
     positions: int = 0
+    skipped: int = 0
+    family: str = ""
 
     @property
     def parameters(self) -> int:
@@ -59,10 +63,9 @@ class Vision:
 
     def flops(self, patches: int) -> float:
         """Operations for one image: products of every patch, attention of each to all, the projector."""
-        products = (
-            2.0 * patches * (self.layers * self._layer + self.channels * self.frames * self.patch**2 * self.hidden)
-        )
-        attention = 4.0 * self.layers * self.hidden * patches**2
+        layers = self.layers - self.skipped
+        products = 2.0 * patches * (layers * self._layer + self._embedding)
+        attention = 4.0 * layers * self.hidden * patches**2
         return products + attention + 2.0 * self.projector * patches / self.merge**2
 
 
@@ -76,6 +79,7 @@ def vision(config: Mapping[str, Any], hidden: int) -> Vision | None:
     if not width or not layers:
         return None
     kind = str(tower.get("model_type", ""))
+    llava = str(config.get("model_type", "")) == "llava"
     merge = _merge(tower)
     return Vision(
         layers=layers,
@@ -88,9 +92,17 @@ def vision(config: Mapping[str, Any], hidden: int) -> Vision | None:
         merge=merge,
         fixed_tokens=number(config, "mm_tokens_per_image", "vision_soft_tokens_per_image"),
         gated=kind in GATED_TOWERS,
-        projector=_projector(tower, width, hidden, merge),
+        projector=_projector(tower, width, hidden, merge) + llava * hidden**2,
         positions=_positions(tower),
+        skipped=_skipped(config.get("vision_feature_layer", -2), layers) if llava else 0,
+        family=kind,
     )
+
+
+def _skipped(chosen: Any, layers: int) -> int:
+    """LLaVA reads the states after one layer, counted from either end, or after the last of several."""
+    furthest = max(index % (layers + 1) for index in (chosen if isinstance(chosen, list) else [int(chosen)]))
+    return layers - furthest
 
 
 def _merge(tower: Mapping[str, Any]) -> int:
@@ -99,7 +111,8 @@ def _merge(tower: Mapping[str, Any]) -> int:
 
 
 def _projector(tower: Mapping[str, Any], width: int, hidden: int, merge: int) -> int:
-    """Qwen concatenates the patches of a token and has two layers (again for each deep-stack level); others project."""
+    """Qwen concatenates the patches of a token and has two layers (again for each deep-stack level); others project
+    once (LLaVA a second time, from the width of the language model to itself)."""
     if "spatial_merge_size" in tower and str(tower.get("model_type", "")).startswith("qwen"):
         wide = width * merge**2
         return (1 + len(tower.get("deepstack_visual_indexes") or ())) * wide * (wide + hidden)

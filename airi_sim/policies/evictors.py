@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
+from airi_sim.core.errors import BadInput
 from airi_sim.core.types import Job
 
 
@@ -22,3 +23,17 @@ class Lru:
 
     def victim(self, running: Mapping[int, Job], now: float) -> Job:
         return next(iter(running.values()))
+
+
+class SwapLong(LastIn):
+    """LastIn that swaps jobs with at least `least` tokens in memory to the host and lets shorter ones be computed again
+    (what a swap costs beside its bytes is the same for all, while a short prompt goes along with a pass that runs
+    anyway). Needs `server.swap_bytes`; the other evictors swap every victim there."""
+
+    def __init__(self, least: int = 256) -> None:
+        if least < 0:
+            raise BadInput(f"policy.evictor.least={least}: it is a number of tokens, 0 or more.")
+        self.least = least
+
+    def swaps(self, job: Job, tokens: int, now: float) -> bool:
+        return tokens >= self.least

@@ -1,7 +1,8 @@
 """When each token was emitted, from plans and spans: expanded only where somebody asks for single tokens.
 
-A lane (server, lockstep group) counts its decode passes; a span says from which to which of them a job took part.
-Pass durations within a plan are an arithmetic progression, because context enters the cost of a pass linearly.
+A lane (server, lockstep group) counts its decode passes; a span says from which to which of them a job got a token.
+Where it got several in one pass (speculation), further spans say so. Pass durations within a plan are an arithmetic
+progression, because context enters the cost of a pass linearly.
 """
 
 from __future__ import annotations
@@ -73,7 +74,10 @@ class Tokens:
 
     def each(self) -> Iterator[tuple[int, Floats]]:
         """(job, times of its tokens) of every job that has some, in order of job; cheaper than asking one by one."""
-        order = np.argsort(self.job, kind="stable")
+        return self._of_rows(np.argsort(self.job, kind="stable"))
+
+    def _of_rows(self, order: Ints) -> Iterator[tuple[int, Floats]]:
+        """The same for some spans, which are in order of job."""
         for rows in np.split(order, np.flatnonzero(np.diff(self.job[order])) + 1):
             times = np.sort(np.concatenate([np.empty(0), *(self._of_span(row) for row in rows.tolist())]))
             if len(times):
@@ -82,12 +86,16 @@ class Tokens:
     def gaps(self) -> tuple[Floats, Counts]:
         """All gaps between successive tokens of a job, pooled over jobs, as (seconds, how often): the inter-token
         latency. Cost O(passes + spans), not O(tokens): the gap between two passes counts once for every job in both;
-        to it come the gaps from joining to the first pass, and those between two spans of a job (preemption)."""
-        pools = []
+        to it come the gaps from joining to the first pass, and those between two spans of a job (preemption). Only of
+        jobs that speculated every token is looked at."""
+        several = self._several()
+        pools = [_pool(np.diff(times)) for _, times in self._of_rows(several)]
         head, tail = self.entry.copy(), self.entry.copy()
+        alone = np.ones(len(head), bool)
+        head[several], alone[several] = np.nan, False
         for lane, rows in by_lane(self.names, self.server, self.lane).items():
             ends = self._ends(lane)
-            rows = rows[np.minimum(self.last[rows], len(ends)) > self.first[rows]]
+            rows = rows[alone[rows] & (np.minimum(self.last[rows], len(ends)) > self.first[rows])]
             first, last = self.first[rows], np.minimum(self.last[rows], len(ends))
             pools.append(_pool(np.diff(ends), _shared(first, last, len(ends))))
             pools.append(_pool(ends[first] - self.entry[rows]))
@@ -95,6 +103,16 @@ class Tokens:
             tail[rows] = ends[last - 1]
         pools.append(_pool(_between(self.job, head, tail)))
         return np.concatenate([pool[0] for pool in pools]), np.concatenate([pool[1] for pool in pools])
+
+    def _several(self) -> Ints:
+        """Spans, in order of job, of jobs that got several tokens in some pass: two of their spans share it."""
+        order = np.argsort(self.job, kind="stable")
+        again = np.diff(self.job[order]) == 0
+        order = order[np.append(again, False) | np.insert(again, 0, False)] if again.any() else order[:0]
+        order = order[np.lexsort([column[order] for column in (self.first, self.lane, self.server, self.job)])]
+        same = [np.diff(column[order]) == 0 for column in (self.job, self.server, self.lane)]
+        shared = np.logical_and.reduce(same) & (self.first[order][1:] < self.last[order][:-1])
+        return order[np.isin(self.job[order], self.job[order][1:][shared])]
 
     def _of_span(self, row: int) -> Floats:
         ends = self._ends((self.names[self.server[row]], int(self.lane[row])))[self.first[row] : self.last[row]]

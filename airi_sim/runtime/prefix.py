@@ -119,6 +119,12 @@ class Pages:
         for _ in range(-(-tokens // self.block) - len(table)):
             table.append(spare.pop())
 
+    def shrink(self, job: LiveJob, tokens: int) -> None:
+        """Take back the blocks of `job` beyond those that hold `tokens` tokens."""
+        kept = -(-tokens // self.block)
+        self.spare.extend(reversed(job.table[kept:]))
+        del job.table[kept:]
+
     def share(self, job: LiveJob, hashes: Sequence[Any]) -> None:
         """`job` starts with these cached units."""
         job.table = [page for h in hashes for page in self.cached[h]]

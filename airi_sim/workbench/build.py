@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from airi_sim.core.errors import BadInput, unknown
@@ -15,6 +16,7 @@ from airi_sim.hardware.serving import BARE, Serving
 from airi_sim.runtime.pool import Pool
 from airi_sim.runtime.runtime import Runtime
 from airi_sim.runtime.service import BatchServer, SlotServer
+from airi_sim.runtime.swap import CopyingServer
 from airi_sim.runtime.token_server import TokenServer
 from airi_sim.runtime.view import Board
 from airi_sim.workbench.objects import instantiate
@@ -203,7 +205,10 @@ def _maker_of(plan: PoolPlan, config: Mapping[str, Any], log: Log, backend: Back
         )
     evictor, cache = (maker(kind, plan.policies[kind]) for kind in ("evictor", "cache"))
     longest = limits["max_model_len"] or (d.model.max_len if d.model is not None else 0) or FOREVER
-    return lambda name, index: TokenServer(
+    server: Callable[..., TokenServer] = TokenServer
+    if d.copies:
+        server = partial(CopyingServer, host_blocks=d.swap_blocks, copy_on_write=d.copy_on_write)
+    return lambda name, index: server(
         name, index, queue, batcher(), evictor(), log, blocks=d.kv_blocks, block=d.block_size, seats=d.max_num_seqs,
         limit=d.max_num_batched_tokens, max_len=longest, chunked=limits["chunked_prefill"], caching=d.prefix_caching,
         hash_block=d.hash_block, fast=config["engine"]["fast_forward"], detailed=backend.detailed,

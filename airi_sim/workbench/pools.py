@@ -9,6 +9,7 @@ from typing import Any
 from airi_sim.core.errors import BadInput, unknown
 from airi_sim.hardware.cost import kv_blocks
 from airi_sim.hardware.deployment import Deployment
+from airi_sim.hardware.storage import block_bytes
 from airi_sim.workbench.objects import instantiate
 from airi_sim.workbench.plugins import group_node, policy_node
 from airi_sim.workbench.schema import POOL, SERVICE, check_rules, check_section, check_server
@@ -92,8 +93,24 @@ def _plan(key: str, pool: Mapping[str, Any], config: Mapping[str, Any], hash_blo
         server["block_size"], blocks, server["max_num_seqs"], server["max_num_batched_tokens"],
         server["prefix_caching"], hash_block, dict(pool.get("service") or {}),
     )  # fmt: skip
+    if server["swap_bytes"] or server["copy_on_write"]:
+        deployment = _copying(deployment, server)
     policies = _policies(key, pool.get("policy") or {}, config)
     return PoolPlan(deployment, server, policies, pool.get("role", "both"), room)
+
+
+def _copying(deployment: Deployment, server: Mapping[str, Any]) -> Deployment:
+    """A generate pool whose servers copy KV blocks; BadInput if not one of them fits into its share of the host."""
+    if deployment.kind != "generate" or deployment.model is None:
+        return deployment
+    size = block_bytes(deployment)
+    blocks = int(server["swap_bytes"] // size)
+    if server["swap_bytes"] and not blocks:
+        raise BadInput(
+            f"server.swap_bytes={server['swap_bytes']} holds no KV block of pool '{deployment.name}', which takes "
+            f"{size:.0f} bytes: give it more, or 0 to compute again."
+        )
+    return replace(deployment, swap_blocks=blocks, copy_on_write=server["copy_on_write"])
 
 
 def _accelerator(config: Mapping[str, Any], pool: Mapping[str, Any]) -> Any:

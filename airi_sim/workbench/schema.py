@@ -83,6 +83,8 @@ SERVER: dict[str, Rule] = {
     "max_model_len": or_null(FROM_2),
     "gpu_memory_utilization": (lambda v: _number(v) and 0 < v <= 1, "a number above 0, at most 1"),
     "prefix_caching": FLAG,
+    "swap_bytes": (lambda v: _number(v) and v >= 0, "bytes, 0 or more"),
+    "copy_on_write": FLAG,
     "chunked_prefill": FLAG,
 }
 """Keys of a server."""

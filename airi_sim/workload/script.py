@@ -37,22 +37,22 @@ class LengthScript:
     def prompt(self, job: Job, vocabulary: int) -> list[int]:
         """The `job.prompt` token ids, each in 0 .. vocabulary - 1."""
         shared = _blocks(job.prefix, self.hash_block)[: job.prompt]
-        own = _noise(_key(self.seed, job.request, job.id % JOBS_PER_REQUEST), job.prompt - len(shared))
+        own = noise(key(self.seed, job.request, job.id % JOBS_PER_REQUEST), job.prompt - len(shared))
         tokens: list[int] = (np.concatenate((shared, own)) % np.uint64(vocabulary)).tolist()
         return tokens
 
 
 def _blocks(ids: tuple[int, ...], size: int) -> np.ndarray:
     """64-bit noise of the blocks of tokens that ids stand for, one after the other."""
-    return _noise(_mix(np.array(ids, dtype=np.int64).astype(np.uint64)), size)
+    return noise(_mix(np.array(ids, dtype=np.int64).astype(np.uint64)), size)
 
 
-def _noise(keys: np.ndarray, count: int) -> np.ndarray:
+def noise(keys: np.ndarray, count: int) -> np.ndarray:
     """`count` numbers for each key."""
     return _mix(keys[:, None] + np.arange(1, count + 1, dtype=np.uint64) * _STEP).ravel()
 
 
-def _key(*numbers: int) -> np.ndarray:
+def key(*numbers: int) -> np.ndarray:
     """One key for several numbers, as an array of one (arrays wrap around at 64 bits without a warning)."""
     key = np.zeros(1, dtype=np.uint64)
     for number in numbers:

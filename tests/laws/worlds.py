@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from typing import Any
 
 from airi_sim.core.log import Log
-from airi_sim.core.types import FOREVER, Affine, Call, Item, Plan, Request
+from airi_sim.core.types import FOREVER, Affine, Call, Copies, Item, Plan, Request
+from airi_sim.engine.copies import CopyingExecutor
 from airi_sim.engine.driver import Driver
 from airi_sim.engine.executors import CostExecutor
 from airi_sim.policies.admission import Always
@@ -21,6 +23,7 @@ from airi_sim.policies.queues import Fcfs
 from airi_sim.policies.routers import RoundRobin
 from airi_sim.runtime.pool import Pool
 from airi_sim.runtime.runtime import Runtime
+from airi_sim.runtime.swap import CopyingServer
 from airi_sim.runtime.token_server import TokenServer
 from airi_sim.runtime.view import Board
 
@@ -43,6 +46,19 @@ class Line:
             + self.pair * plan.prefill_attention
         )
         return Affine(first, self.context * decodes)
+
+
+@dataclass(frozen=True)
+class CopyLine:
+    """So much a pass with copies, so much a block that goes out, is copied, or comes back: all different, so that none
+    can be taken for another."""
+
+    base: float = 0.002
+    each: tuple[float, float, float] = (1.1e-4, 3e-6, 0.9e-4)
+
+    def seconds(self, copies: Copies) -> float:
+        pairs = zip(self.each, copies, strict=True)
+        return self.base + sum(each * copy.blocks for each, part in pairs for copy in part)
 
 
 class Lengths:
@@ -105,11 +121,21 @@ class Setup:
     cost: Any = field(default_factory=Line)
     programs: dict[str, Any] = field(default_factory=lambda: {"chat": chat})
     chunked: bool = True
+    host_blocks: int = 0
+    copy_on_write: bool = False
+    copies: Any = field(default_factory=CopyLine)
+
+    @property
+    def copying(self) -> bool:
+        return bool(self.host_blocks or self.copy_on_write)
 
     def build(self, fast: bool = True) -> tuple[Runtime, Driver, Log]:
         log = Log()
+        kind: Any = TokenServer
+        if self.copying:
+            kind = partial(CopyingServer, host_blocks=self.host_blocks, copy_on_write=self.copy_on_write)
         servers = [
-            TokenServer(
+            kind(
                 f"r{i}", i, self.queue, self.batcher(), self.evictor(), log, blocks=self.blocks, block=self.block,
                 seats=self.seats, limit=self.limit, fast=fast, caching=self.caching, hash_block=16, depth=self.depth,
                 chunked=self.chunked,
@@ -119,7 +145,12 @@ class Setup:
         pool = Pool("default", "generate", "", servers, self.router(), Board(servers, self.period, FOREVER))
         runtime = Runtime([pool], log, admission=Always(), model_router=Fixed(), faults=Retry(), programs=self.programs)
         script = Lengths(self.items)
-        return runtime, Driver(runtime, [CostExecutor(self.cost, script, self.depth) for _ in servers]), log
+        return runtime, Driver(runtime, [self._executor(script) for _ in servers]), log
+
+    def _executor(self, script: Lengths) -> CostExecutor:
+        if self.copying:
+            return CopyingExecutor(self.cost, script, self.copies)
+        return CostExecutor(self.cost, script, self.depth)
 
     def run(self, fast: bool = True) -> Ran:
         runtime, driver, log = self.build(fast)

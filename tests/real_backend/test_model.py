@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from array import array
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +13,6 @@ import torch
 
 from airi_sim.core.errors import BadInput
 from airi_sim.models.spec import ModelSpec
-from airi_sim.models.vision import Vision
 from real_backend import model as models
 from real_backend import weights
 from real_backend.attention import PagedAttention
@@ -22,10 +20,10 @@ from real_backend.batch import Segment, arrange, pack
 from real_backend.kv import PagedKV
 from real_backend.linear import Packed, Plain, packing_works
 from tests.real_backend.reference import logits as reference_logits
+from tests.real_backend.ways import SIZE, forward
 from tests.real_backend.world import LLAMA, QWEN2, QWEN3, SPECS, llama
 
 pytestmark = pytest.mark.real
-SIZE = 4
 TEXT = [(7 * index * index + 3) % LLAMA.vocab for index in range(41)]
 
 
@@ -37,12 +35,10 @@ def cache(spec: ModelSpec) -> PagedKV:
     return PagedKV(spec, 40, SIZE, torch.device("cpu"), torch.float32)
 
 
-@torch.inference_mode()
 def logits(model: models.Model, kv: PagedKV, segments: list[Segment]) -> torch.Tensor:
     """Logits of every token of a pass, in the order of the batch."""
-    batch = pack([segments[index] for index in arrange(segments)], SIZE, model)
-    states = models.hidden_states(model, batch.tokens, batch.positions, PagedAttention(model.spec, kv, batch))
-    return model.head(states)
+    parts = forward(model, kv, segments)
+    return torch.cat([parts[index] for index in arrange(segments)])
 
 
 def segment(start: int, stop: int, table: list[int], text: list[int] = TEXT) -> Segment:
@@ -112,8 +108,8 @@ def test_drawn_tensors_are_all_parameters(spec: ModelSpec) -> None:
 
 
 OTHERS: list[dict[str, Any]] = [
-    {"experts": 4}, {"kv_rank": 8}, {"window": 64}, {"gated": False}, {"bias": True}, {"gate": True}, {"sinks": True},
-    {"qk_norm": "whole"}, {"positions": 64}, {"hidden": 32}, {"vision": Vision(1, 8, 1, 8)},
+    {"family": "gemma"}, {"kv_rank": 8}, {"window": 64}, {"gated": False}, {"bias": True}, {"gate": True},
+    {"sinks": True}, {"qk_norm": "whole"}, {"positions": 64}, {"hidden": 32},
 ]  # fmt: skip
 
 
@@ -198,40 +194,3 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
         weights.read(llama(ffn=32), tmp_path)
     with pytest.raises(BadInput, match="no weights"):
         weights.read(LLAMA, tmp_path / "absent")
-
-
-# -- the implementation everybody uses
-
-
-def hugging_face(spec: ModelSpec) -> torch.nn.Module:
-    """The model of transformers with the same weights; skipped where transformers is absent or unusable."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        transformers = pytest.importorskip("transformers")
-        family = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3"}[spec.name]
-        config = getattr(transformers, f"{family}Config")(
-            hidden_size=spec.hidden,
-            num_hidden_layers=spec.layers,
-            num_attention_heads=spec.heads,
-            num_key_value_heads=spec.kv_heads,
-            head_dim=spec.head_dim,
-            intermediate_size=spec.ffn,
-            vocab_size=spec.vocab,
-            max_position_embeddings=spec.max_len,
-            rms_norm_eps=spec.rms_eps,
-            tie_word_embeddings=spec.tied,
-            rope_parameters={"rope_type": "default", "rope_theta": spec.rope_theta},
-        )
-        model = getattr(transformers, f"{family}ForCausalLM")(config)
-        missing = model.load_state_dict(weights.draw(spec, seed=1), strict=False).missing_keys
-        assert missing == (["lm_head.weight"] if spec.tied else [])
-        return model.eval()
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("spec", [LLAMA, QWEN2, QWEN3], ids=lambda spec: spec.name)
-def test_logits_are_those_of_transformers(spec: ModelSpec) -> None:
-    with torch.inference_mode():
-        expected = hugging_face(spec)(torch.tensor([TEXT])).logits[0]
-    for cuts in ([], [13, 14, 30]):
-        assert torch.allclose(in_passes(build(spec), cache(spec), cuts), expected, atol=1e-4)
