@@ -75,7 +75,7 @@ class SpeculativeExecutor:
         self.turns.join(plan)
         return now + self.cost.affine(plan).first
 
-    def cut(self, plan: Plan, now: float) -> float | None:
+    def cut(self, plan: Plan, now: float, more: int = 0) -> float | None:
         return None
 
     def progress(self, plan: Plan, now: float) -> int:

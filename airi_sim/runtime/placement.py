@@ -283,14 +283,6 @@ class PlacingRuntime(Runtime):
         else:
             super()._route(job, pool, now)
 
-    def _deliver(self, job: LiveJob, server: Any, now: float) -> None:
-        """Its model may have gone meanwhile."""
-        spot = self.spots.get(server.index)
-        if spot is not None and server.up and spot.state != UP:
-            self._route(job, self.home[server.index], now)
-        else:
-            super()._deliver(job, server, now)
-
     def _await(self, job: LiveJob, pool: PlacedPool, now: float) -> None:
         """No replica of its model is up: wait for one, unless the placement says that there will be none."""
         job.pool = pool.name
