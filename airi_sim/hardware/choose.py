@@ -11,6 +11,7 @@ from airi_sim.hardware.cost import PhysicsCost
 from airi_sim.hardware.deployment import Deployment
 from airi_sim.hardware.fitted import FittedCost, service_from
 from airi_sim.hardware.service import SERVICE, ServiceCost
+from airi_sim.hardware.speculation import speculative_cost
 
 
 def cost_model(deployment: Deployment) -> CostModel:
@@ -23,6 +24,8 @@ def cost_model(deployment: Deployment) -> CostModel:
     profile = deployment.accelerator.profile if deployment.accelerator is not None else None
     if deployment.kind != "generate" and constants:
         return ServiceCost(**constants)
+    if deployment.speculation is not None:
+        return speculative_cost(deployment, cost_model)
     if profile is not None:
         return _measured(deployment, profile)
     if deployment.kind == "search":

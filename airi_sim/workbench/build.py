@@ -16,6 +16,7 @@ from airi_sim.hardware.serving import BARE, Serving
 from airi_sim.runtime.pool import Pool
 from airi_sim.runtime.runtime import Runtime
 from airi_sim.runtime.service import BatchServer, SlotServer
+from airi_sim.runtime.speculation import SpeculativeServer
 from airi_sim.runtime.swap import CopyingServer
 from airi_sim.runtime.token_server import TokenServer
 from airi_sim.runtime.view import Board
@@ -208,6 +209,8 @@ def _maker_of(plan: PoolPlan, config: Mapping[str, Any], log: Log, backend: Back
     server: Callable[..., TokenServer] = TokenServer
     if d.copies:
         server = partial(CopyingServer, host_blocks=d.swap_blocks, copy_on_write=d.copy_on_write)
+    if d.speculation is not None:
+        server = partial(SpeculativeServer, lookahead=d.speculation.tokens)
     return lambda name, index: server(
         name, index, queue, batcher(), evictor(), log, blocks=d.kv_blocks, block=d.block_size, seats=d.max_num_seqs,
         limit=d.max_num_batched_tokens, max_len=longest, chunked=limits["chunked_prefill"], caching=d.prefix_caching,

@@ -13,6 +13,7 @@ from airi_sim.hardware.storage import block_bytes
 from airi_sim.workbench.objects import instantiate
 from airi_sim.workbench.plugins import group_node, policy_node
 from airi_sim.workbench.schema import POOL, SERVICE, check_rules, check_section, check_server
+from airi_sim.workbench.speculation import draft_model, speculating, speculation_of
 
 KINDS = ("generate", "embed", "search")
 CALLS = {"rag": ("embed", "search")}
@@ -82,10 +83,11 @@ def _plan(key: str, pool: Mapping[str, Any], config: Mapping[str, Any], hash_blo
     tp = pool.get("tp", 1)
     precision = config["backend"]["precision"] if measured else config["precision"]
     blocks, room = server["kv_blocks"] or 0, 0
+    speculation = speculation_of(server, f"{key}.server" if pool.get("server") else "server", config["seed"])
     if kind == "generate" and model is not None and not measured:
         room = kv_blocks(
             model, accelerator, serving, config["precision"], tp, server["block_size"],
-            server["gpu_memory_utilization"], server["max_num_batched_tokens"],
+            server["gpu_memory_utilization"], server["max_num_batched_tokens"], draft_model(speculation),
         )  # fmt: skip
         blocks = blocks or room
     deployment = Deployment(
@@ -95,6 +97,7 @@ def _plan(key: str, pool: Mapping[str, Any], config: Mapping[str, Any], hash_blo
     )  # fmt: skip
     if server["swap_bytes"] or server["copy_on_write"]:
         deployment = _copying(deployment, server)
+    deployment = speculating(deployment, speculation, pool.get("role", "both"))
     policies = _policies(key, pool.get("policy") or {}, config)
     return PoolPlan(deployment, server, policies, pool.get("role", "both"), room)
 

@@ -86,6 +86,7 @@ SERVER: dict[str, Rule] = {
     "swap_bytes": (lambda v: _number(v) and v >= 0, "bytes, 0 or more"),
     "copy_on_write": FLAG,
     "chunked_prefill": FLAG,
+    "speculation": or_null(MAPPING),
 }
 """Keys of a server."""
 
