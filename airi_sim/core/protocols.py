@@ -287,10 +287,10 @@ class Placement(Protocol):
     Optional `wake(fleet, now)`: when to be asked again at the latest (absolute seconds), asked for after every `place`.
     """
 
-    def place(self, fleet: Fleet, wanted: Sequence[Job], now: float) -> Sequence[tuple[str, int]]:
-        """("load" | "unload", server), in order. `wanted` has the first job that waits for each model, who waits
-        longest first. A model is loaded once room for it is there: whatever is to make room (idle models at once, others
-        when their jobs are done) goes before it in the answer or has gone earlier."""
+    def place(self, fleet: Fleet, wanted: Mapping[str, Job], now: float) -> Sequence[tuple[str, int]]:
+        """("load" | "unload", server), in order. `wanted` has the first job that waits for each model, by its name, who
+        waits longest first. A model is loaded once its room is there: whatever is to make room (what is idle goes at
+        once, what is not when its jobs are done) stands before it in the answer, or in an earlier one."""
         ...
 
 
