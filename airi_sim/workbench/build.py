@@ -29,8 +29,8 @@ from airi_sim.workbench.residence import settle
 from airi_sim.workbench.wiring import level, wire
 from airi_sim.workload.programs import PROGRAMS, program
 from airi_sim.workload.script import LengthScript
-from airi_sim.workload.tenants import build as label
 from airi_sim.workload.tenants import Labelled, zipf
+from airi_sim.workload.tenants import build as label
 
 
 @dataclass
@@ -70,8 +70,8 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
     log = Log()
     plans = sized_pools(config, workload.hash_block, backend)
     pools = [_pool(plan, config, log, backend, _first(plans, i)) for i, plan in enumerate(plans)]
-    wiring = wire(plans, config["transfer"], log)
     workload = label_models(workload, config["workload"].get("models"), plans, config["seed"])
+    wiring = wire(plans, config["transfer"], log)
     policy = config["policy"]
     api = [_edges(plan, backend).api_s for plan in plans if plan.deployment.kind == "generate"]
     model_router = maker("model_router", policy["model_router"])()
@@ -135,11 +135,10 @@ def build_workload(config: Mapping[str, Any]) -> tuple[Any, int | None]:
     """The workload with its tenants, and how many requests may be in flight."""
     node = dict(config["workload"])
     tenants, concurrency = node.pop("tenants", None), node.pop("concurrency", None)
-    return label(instantiate(node, "workload"), tenants, config["seed"]), concurrency
     node.pop("models", None)  # a label, too, but of what the pools serve: see build
+    return label(instantiate(node, "workload"), tenants, config["seed"]), concurrency
 
 
-def build_backend(config: Mapping[str, Any]) -> Backend:
 def label_models(workload: Any, models: Any, plans: list[PoolPlan], seed: int) -> Any:
     """The workload, its requests divided among the models of the pools: with these weights, or by Zipf's law."""
     if models is None:
@@ -153,6 +152,7 @@ def label_models(workload: Any, models: Any, plans: list[PoolPlan], seed: int) -
     return Labelled(workload, weights, seed, "model")
 
 
+def build_backend(config: Mapping[str, Any]) -> Backend:
     """The backend the config names; torch is reached only through its `_target_`."""
     node = dict(config["backend"])
     name = node.pop("name", None)
