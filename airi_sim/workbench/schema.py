@@ -122,6 +122,10 @@ KEYS: dict[str, Rule] = {
     "slo.tpot_s": or_null(POSITIVE),
     "slo.e2e_s": or_null(POSITIVE),
     "transfer.together": FLAG,
+    "memory.bytes": or_null((lambda v: _bytes(v), "bytes above 0, or {device: bytes}")),
+    "memory.host_bytes": (lambda v: _number(v) and v >= 0, "bytes, 0 or more"),
+    "memory.tier": (lambda v: v in BELOW if isinstance(v, str) else False, f"one of {', '.join(BELOW)}"),
+    "memory.init_s": (lambda v: _number(v) and v >= 0, "seconds, 0 or more"),
     "transfer.layerwise": FLAG,
     "cost.pue": (lambda v: _number(v) and v >= 1, "a number from 1"),
     "cost.gco2_per_kwh": or_null((lambda v: _intensity(v), "a number from 0, or [[seconds, g/kWh], ...] from 0 s on")),
@@ -129,10 +133,6 @@ KEYS: dict[str, Rule] = {
     "results.report": FLAG,
     "results.timeline": FLAG,
     "compare.repeat": FLAG,
-    "memory.bytes": or_null((lambda v: _bytes(v), "bytes above 0, or {device: bytes}")),
-    "memory.host_bytes": (lambda v: _number(v) and v >= 0, "bytes, 0 or more"),
-    "memory.tier": (lambda v: v in BELOW if isinstance(v, str) else False, f"one of {', '.join(BELOW)}"),
-    "memory.init_s": (lambda v: _number(v) and v >= 0, "seconds, 0 or more"),
     "compare.profile": or_null(TEXT),
     "calibrate.samples": FROM_1,
     "calibrate.seconds": POSITIVE,
@@ -159,6 +159,9 @@ KEYS: dict[str, Rule] = {
     "bench.yardstick": or_null(TEXT),
     "bench.dynamo": or_null(TEXT),
     "workload.concurrency": or_null(FROM_1),
+    "workload.models": or_null(
+        (lambda v: (_number(v) and v >= 0) or MAPPING[0](v), "{name: weight}, or a Zipf exponent")
+    ),
 }
 """Keys outside pools and servers."""
 
@@ -167,9 +170,6 @@ NAMED: dict[str, str] = {
     "services": "a mapping such as {kind: embed, replicas: 1}",
     "compare.policies": "a mapping such as {router: p2c, queue: vtc}",
     "study.policies": "a mapping such as {router: p2c, queue: vtc}",
-    "workload.models": or_null(
-        (lambda v: (_number(v) and v >= 0) or MAPPING[0](v), "{name: weight}, or a Zipf exponent")
-    ),
 }
 """Mappings of named mappings, and what each must be. All but services may be null."""
 
