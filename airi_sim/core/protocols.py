@@ -283,7 +283,7 @@ class Placement(Protocol):
     a replica runs out of jobs while some job waits for a model, and when it asked for that.
 
     Optional `first(fleet)`: servers whose models are there when the run begins (default none). Optional
-    `refuse(job, fleet, now)`: asked once for a job that would have to wait for its model; a sentence rejects it.
+    `refuse(model, fleet, now)`: asked once for a job that would have to wait for this model; a sentence rejects it.
     Optional `wake(fleet, now)`: when to be asked again at the latest (absolute seconds), asked for after every `place`.
     """
 
