@@ -20,9 +20,8 @@ from real_backend.batch import Batch, Chunk, Decodes
 from real_backend.kv import PagedKV
 from real_backend.varlen import GatheredAttention, TableAttention
 
-PIECE_BYTES = (
-    4 << 20
-)  # of gathered keys and values: at 1,024 tokens a fifth faster than all at once (docs/performance.md)
+PIECE_BYTES = 4 << 20
+"""Of keys and values gathered at once: 16 contexts of 1,024 tokens take a fifth less time than in one piece."""
 
 
 class Attention(Protocol):
@@ -46,7 +45,7 @@ class PagedAttention:
     On CPU decodes are gathered and attended to in pieces small enough to stay in the cache.
     """
 
-    __slots__ = ("batch", "cache", "pieces", "spec")
+    __slots__ = ("batch", "cache", "counts", "pieces", "spec")
 
     features: ClassVar[str] = "padded"
 
@@ -55,13 +54,13 @@ class PagedAttention:
         self.cache = cache
         self.batch = batch
         self.pieces = [] if batch.decodes is None else pieces(batch.decodes, cache)
+        self.counts = [*(piece.count for piece in self.pieces), len(batch.tokens) - batch.singles]
 
     def __call__(self, layer: int, qkv: Tensor) -> Tensor:
-        self.cache.write(layer, self.batch.slots, qkv[:, self.spec.heads :])
-        first, parts = 0, []
-        for piece in self.pieces:
-            parts.append(decode(self.spec, self.cache, layer, qkv[first : first + piece.count], piece))
-            first += piece.count
+        q, kv = torch.split(qkv, [self.spec.heads, 2 * self.spec.kv_heads], 1)
+        self.cache.write(layer, self.batch.slots, kv)
+        rows = torch.split(q, self.counts)
+        parts = [decode(self.spec, self.cache, layer, *each) for each in zip(rows, self.pieces, strict=False)]
         parts += [attend(self.spec, self.cache, layer, qkv, chunk) for chunk in self.batch.chunks]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -102,11 +101,11 @@ def pieces(decodes: Decodes, cache: PagedKV) -> list[Decodes]:
     return decodes.split(max(1, PIECE_BYTES // each))
 
 
-def decode(spec: ModelSpec, cache: PagedKV, layer: int, qkv: Tensor, decodes: Decodes) -> Tensor:
+def decode(spec: ModelSpec, cache: PagedKV, layer: int, q: Tensor, decodes: Decodes) -> Tensor:
     """Query heads that share a key head become query positions, so that grouped heads need no copy."""
     kv = cache.read(layer, decodes.blocks).view(decodes.count, -1, 2 * spec.kv_heads, spec.head_dim)
     k, v = kv.transpose(1, 2).chunk(2, 1)
-    q = qkv[:, : spec.heads].view(decodes.count, spec.kv_heads, -1, spec.head_dim)
+    q = q.view(decodes.count, spec.kv_heads, -1, spec.head_dim)
     return scaled_dot_product_attention(q, k, v, attn_mask=decodes.mask).reshape(decodes.count, -1)
 
 

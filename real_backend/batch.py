@@ -6,7 +6,6 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +13,9 @@ import torch
 from torch import Tensor
 
 from real_backend.model import Model
+
+HIDING = np.array([0.0, -np.inf], np.float32)
+"""What a mask adds to a score that is seen, or hidden."""
 
 
 class Segment(NamedTuple):
@@ -69,7 +71,8 @@ class Ragged(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """One pass: decodes first, then chunks. `ends` are the tokens after which one is sampled.
+    """One pass: `singles` sequences of one token, then those of several. `ends` are the tokens after which one is
+    sampled.
 
     Sequence i processes `counts[i]` tokens after the `starts[i]` known ones, and its blocks are row i of `table`. What
     an attention backend needs beyond that is made when it asks.
@@ -79,16 +82,12 @@ class Batch:
     positions: Tensor
     slots: Tensor
     ends: Tensor
+    singles: int
     starts: np.ndarray
     counts: np.ndarray
     table: np.ndarray
     block_size: int
     model: Model
-
-    @property
-    def singles(self) -> int:
-        """How many sequences have one token; they come first."""
-        return int((self.counts == 1).sum())
 
     @cached_property
     def decodes(self) -> Decodes | None:
@@ -97,11 +96,11 @@ class Batch:
         if not count:
             return None
         contexts = self.starts[:count] + 1
-        width = -(-int(contexts.max()) // self.block_size)
-        hidden = torch.arange(width * self.block_size) >= torch.from_numpy(contexts)[:, None]
-        mask = torch.zeros(hidden.shape, dtype=self.model.dtype).masked_fill_(hidden, -torch.inf)
+        width = -(-max(contexts.tolist()) // self.block_size)
+        hidden = np.arange(width * self.block_size) >= contexts[:, None, None, None]
+        mask = _tensor(HIDING.take(hidden), self.model).to(self.model.dtype)
         blocks = np.ascontiguousarray(self.table[:count, :width]).reshape(-1)
-        return Decodes(count, _tensor(blocks, self.model), mask[:, None, None].to(self.model.device))
+        return Decodes(count, _tensor(blocks, self.model), mask)
 
     @cached_property
     def chunks(self) -> tuple[Chunk, ...]:
@@ -152,19 +151,21 @@ def arrange(segments: Sequence[Segment]) -> list[int]:
 
 def pack(segments: Sequence[Segment], block_size: int, model: Model) -> Batch:
     """Tensors of a pass over `segments`, which are in the order of `arrange`."""
-    starts = np.fromiter((segment.start for segment in segments), np.int64, len(segments))
-    counts = np.fromiter((len(segment.tokens) for segment in segments), np.int64, len(segments))
-    lasts = counts.cumsum()
-    positions = np.arange(lasts[-1]) + np.repeat(starts - lasts + counts, counts)
-    table = _table(segments, -(-(starts + counts) // block_size))
-    owners = np.repeat(np.arange(len(segments)), counts)
-    slots = table[owners, positions // block_size] * block_size + positions % block_size
-    sampled = np.fromiter((segment.sample for segment in segments), bool, len(segments))
+    sizes = [len(segment.tokens) for segment in segments]
+    starts, counts = np.array([segment.start for segment in segments], np.int64), np.array(sizes, np.int64)
+    tokens, table = _tokens(segments), _table(segments, block_size)
+    owners, positions, lasts = np.arange(len(segments)), starts, np.arange(len(segments))
+    if len(tokens) > len(segments):
+        lasts = counts.cumsum() - 1
+        owners = owners.repeat(counts)
+        positions = np.arange(len(tokens)) + (starts - lasts + counts - 1)[owners]
+    blocks, offsets = np.divmod(positions, block_size)
     return Batch(
-        tokens=_tensor(_tokens(segments), model),
+        tokens=_tensor(tokens, model),
         positions=_tensor(positions, model),
-        slots=_tensor(slots, model),
-        ends=_tensor(lasts[sampled] - 1, model),
+        slots=_tensor(table[owners, blocks] * block_size + offsets, model),
+        ends=_tensor(lasts[[segment.sample for segment in segments]], model),
+        singles=sizes.count(1),
         starts=starts,
         counts=counts,
         table=table,
@@ -185,11 +186,13 @@ def _tokens(segments: Sequence[Segment]) -> np.ndarray:
     return np.frombuffer(flat, np.int64)
 
 
-def _table(segments: Sequence[Segment], needed: np.ndarray) -> np.ndarray:
+def _table(segments: Sequence[Segment], block_size: int) -> np.ndarray:
     """Blocks of each segment [segments, widest], padded with 0; rebuilt each pass, for a table may change anyhow."""
-    flat = chain.from_iterable(
-        segment.table[:blocks] for segment, blocks in zip(segments, needed.tolist(), strict=True)
-    )
-    table = np.zeros((len(segments), int(needed.max())), np.int64)
-    table[np.arange(table.shape[1]) < needed[:, None]] = np.fromiter(flat, np.int64, int(needed.sum()))
-    return table
+    needed = [-(-(segment.start + len(segment.tokens)) // block_size) for segment in segments]
+    width = max(needed)
+    flat: list[int] = []
+    padding = [0] * width
+    for segment, blocks in zip(segments, needed, strict=True):
+        flat += segment.table[:blocks]
+        flat += padding[blocks:]
+    return np.array(flat, np.int64).reshape(len(segments), width)

@@ -283,14 +283,14 @@ class Placement(Protocol):
     a replica runs out of jobs while some job waits for a model, and when it asked for that.
 
     Optional `first(fleet)`: servers whose models are there when the run begins (default none). Optional
-    `refuse(job, fleet, now)`: asked once for a job that would have to wait for its model; a sentence rejects it.
+    `refuse(model, fleet, now)`: asked once for a job that would have to wait for this model; a sentence rejects it.
     Optional `wake(fleet, now)`: when to be asked again at the latest (absolute seconds), asked for after every `place`.
     """
 
-    def place(self, fleet: Fleet, wanted: Sequence[Job], now: float) -> Sequence[tuple[str, int]]:
-        """("load" | "unload", server), in order. `wanted` has the first job that waits for each model, who waits
-        longest first. A model is loaded once room for it is there: whatever is to make room (idle models at once, others
-        when their jobs are done) goes before it in the answer or has gone earlier."""
+    def place(self, fleet: Fleet, wanted: Mapping[str, Job], now: float) -> Sequence[tuple[str, int]]:
+        """("load" | "unload", server), in order. `wanted` has the first job that waits for each model, by its name, who
+        waits longest first. A model is loaded once its room is there: whatever is to make room (what is idle goes at
+        once, what is not when its jobs are done) stands before it in the answer, or in an earlier one."""
         ...
 
 

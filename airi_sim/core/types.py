@@ -151,7 +151,7 @@ class Copy(NamedTuple):
     """`blocks` KV blocks of `job` copied from `source` to `target`: ids of blocks of the device (from 1) or of the host
     (from 0), in order; both empty where nothing is really stored."""
 
-    job: Job
+    job: Job | None
     blocks: int
     source: Sequence[int] = ()
     target: Sequence[int] = ()

@@ -8,6 +8,7 @@ from typing import Protocol
 from airi_sim.core.protocols import CostModel, Executor, Script
 from airi_sim.engine.copies import CopyingExecutor
 from airi_sim.engine.executors import CostExecutor, ReplayExecutor, ServiceExecutor, Stops
+from airi_sim.engine.speculation import SpeculativeExecutor, Turns, turns
 from airi_sim.hardware.choose import cost_model
 from airi_sim.hardware.deployment import Deployment
 from airi_sim.hardware.storage import copy_cost
@@ -40,6 +41,8 @@ class SimBackend:
         cost = known[1]
         if deployment.kind != "generate":
             return ServiceExecutor(cost)
+        if deployment.speculation is not None:
+            return SpeculativeExecutor(cost, turns(deployment.speculation, script))
         return CopyingExecutor(cost, script, copy_cost(deployment)) if deployment.copies else CostExecutor(cost, script)
 
 
@@ -54,8 +57,13 @@ class ReplayBackend:
 
     def executor(self, deployment: Deployment, replica: int, script: Script) -> Executor:
         name = server_name(deployment.name, replica)
-        stops = Stops(script) if deployment.kind == "generate" else None
+        stops = stops_of(deployment, script) if deployment.kind == "generate" else None
         return ReplayExecutor(name, iter(self.durations.get(name, ())), stops)
+
+
+def stops_of(deployment: Deployment, script: Script) -> Stops | Turns:
+    """Who stops when in the pool of a deployment."""
+    return Stops(script) if deployment.speculation is None else turns(deployment.speculation, script)
 
 
 def server_name(pool: str, replica: int) -> str:

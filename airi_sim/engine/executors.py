@@ -181,7 +181,7 @@ class ReplayExecutor:
 
     detailed = ranks = False
 
-    def __init__(self, name: str, durations: Iterator[float], stops: Stops | None) -> None:
+    def __init__(self, name: str, durations: Iterator[float], stops: Any) -> None:
         self.name = name
         self.durations = durations
         self.stops = stops

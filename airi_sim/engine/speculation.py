@@ -6,7 +6,8 @@ from typing import Any
 
 from airi_sim.core.protocols import CostModel, Script
 from airi_sim.core.types import Outcome, Plan
-from airi_sim.workload.speculation import Acceptance
+from airi_sim.hardware.speculation import Speculation
+from airi_sim.workload.speculation import Acceptance, read_acceptance
 
 
 class Turns:
@@ -83,3 +84,10 @@ class SpeculativeExecutor:
 
     def finish(self, plan: Plan, now: float) -> Outcome:
         return self.turns.over(plan, 1, now - plan.start)
+
+
+def turns(speculation: Speculation, script: Script) -> Turns:
+    """How far jobs come in a pool with this speculation: by its rate, or by what was recorded."""
+    seed, rate = getattr(script, "seed", 0), speculation.acceptance
+    acceptance = read_acceptance(rate, seed) if isinstance(rate, str) else Acceptance(rate, seed)
+    return Turns(script, acceptance, speculation.tokens)

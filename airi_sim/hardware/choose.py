@@ -10,7 +10,9 @@ from airi_sim.core.protocols import CostModel
 from airi_sim.hardware.cost import PhysicsCost
 from airi_sim.hardware.deployment import Deployment
 from airi_sim.hardware.fitted import FittedCost, service_from
+from airi_sim.hardware.loading import load_cost
 from airi_sim.hardware.service import SERVICE, ServiceCost
+from airi_sim.hardware.speculation import speculative_cost
 
 
 def cost_model(deployment: Deployment) -> CostModel:
@@ -19,10 +21,14 @@ def cost_model(deployment: Deployment) -> CostModel:
     An embed pool without constants costs a prefill of its model; a search pool without constants a scan of its index
     (`vectors` x `width` floats) from memory, per query. BadInput when a pool has nothing to be costed from.
     """
+    if deployment.kind == "load":
+        return load_cost(deployment)
     constants = {name: value for name, value in (deployment.service or {}).items() if name in SERVICE and value}
     profile = deployment.accelerator.profile if deployment.accelerator is not None else None
     if deployment.kind != "generate" and constants:
         return ServiceCost(**constants)
+    if deployment.speculation is not None:
+        return speculative_cost(deployment, cost_model)
     if profile is not None:
         return _measured(deployment, profile)
     if deployment.kind == "search":
@@ -35,7 +41,7 @@ def _measured(deployment: Deployment, profile: Mapping[str, Any]) -> CostModel:
         return service_from(profile, deployment.kind)
     wanted = {"precision": deployment.precision, "block_size": deployment.block_size}
     if deployment.model is not None:
-        wanted["model"] = deployment.model.name
+        wanted["model"] = deployment.likeness
     for key, value in wanted.items():
         if profile[key] != value:
             raise BadInput(

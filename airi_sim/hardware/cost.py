@@ -123,22 +123,29 @@ def kv_blocks(
     block_size: int = 16,
     gpu_memory_utilization: float = 0.9,
     max_num_batched_tokens: int = 8192,
+    draft: ModelSpec | None = None,
 ) -> int:
-    """KV blocks of one replica: what weights, activations and the engine leave of its memory.
+    """KV blocks of one replica: what weights, activations and the engine leave of its memory. A `draft` model has
+    its weights there too, and its KV in the same blocks.
 
     Raises BadInput when tp cannot lay out the heads, or when not even one block is left: says how many bytes are
     needed and there, and the smallest tp that fits.
     """
-    check_tensor_parallel(model, tp)
+    models = [model] if draft is None else [model, draft]
+    for one in models:
+        check_tensor_parallel(one, tp)
     if not 0 < gpu_memory_utilization <= 1:
         raise BadInput(f"server.gpu_memory_utilization must lie in (0, 1], not {gpu_memory_utilization}.")
     usable = gpu_memory_utilization * accelerator.memory_bytes
 
     def block(ranks: int) -> float:
-        return block_size * model.kv_bytes_per_token(kept_precision(precision)) / kv_shards(model, ranks)
+        kept = kept_precision(precision)
+        each = [one.kv_bytes_per_token(kept) / kv_shards(one, ranks) for one in models]
+        return block_size * sum(each)
 
     def used(ranks: int) -> float:
-        return _besides_kv(model, serving or BARE, precision, ranks, max_num_batched_tokens)
+        besides = _besides_kv(model, serving or BARE, precision, ranks, max_num_batched_tokens)
+        return besides + sum(one.weight_bytes(precision) / ranks for one in models[1:])
 
     blocks = int((usable - used(tp)) // block(tp))
     if blocks >= 1:

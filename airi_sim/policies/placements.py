@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from math import inf
 
 from airi_sim.core.protocols import Fleet
@@ -24,12 +24,12 @@ def that_fit(fleet: Fleet) -> list[int]:
     return found
 
 
-def absent(fleet: Fleet, wanted: Sequence[Job]) -> Iterator[list[Site]]:
-    """For each wanted job whose model is neither there nor on its way: the replicas that could load it."""
-    models = {site.model for site in fleet.sites if site.state in THERE}
-    for job in wanted:
-        if job.model not in models:
-            yield [site for site in fleet.sites if site.model == job.model and site.state == "cold"]
+def absent(fleet: Fleet, wanted: Mapping[str, Job]) -> Iterator[list[Site]]:
+    """For each wanted model that is neither there nor on its way: the replicas that could load it."""
+    there = {site.model for site in fleet.sites if site.state in THERE}
+    for model in wanted:
+        if model not in there:
+            yield [site for site in fleet.sites if site.model == model and site.state == "cold"]
 
 
 class Static:
@@ -38,10 +38,10 @@ class Static:
     def first(self, fleet: Fleet) -> list[int]:
         return that_fit(fleet)
 
-    def refuse(self, job: Job, fleet: Fleet, now: float) -> str:
-        return f"model '{job.model}' found no room in memory, and placement static keeps what is there"
+    def refuse(self, model: str, fleet: Fleet, now: float) -> str:
+        return f"model '{model}' found no room in memory, and placement static keeps what is there"
 
-    def place(self, fleet: Fleet, wanted: Sequence[Job], now: float) -> Actions:
+    def place(self, fleet: Fleet, wanted: Mapping[str, Job], now: float) -> Actions:
         return []
 
 
@@ -58,7 +58,7 @@ class LruSwap:
     def first(self, fleet: Fleet) -> list[int]:
         return that_fit(fleet) if self.warm else []
 
-    def place(self, fleet: Fleet, wanted: Sequence[Job], now: float) -> Actions:
+    def place(self, fleet: Fleet, wanted: Mapping[str, Job], now: float) -> Actions:
         actions: Actions = []
         gone: set[int] = set()
         promised: dict[str, float] = {}
@@ -78,7 +78,7 @@ class LruSwap:
 
 def _make_room(fleet: Fleet, site: Site, room: float, gone: set[int]) -> list[Site] | None:
     """Who makes way for a model: the least recently used ones of its device, those without a job before the others;
-    None if not even all of them would do. Who was loaded for a job that waits is not asked before it has served."""
+    None if not even all of them would do. Who was loaded for a job has it when this is asked, so it can serve it."""
     able = [one for one in fleet.sites if one.device == site.device and one.state == "up" and one.server not in gone]
     victims: list[Site] = []
     for one in sorted(able, key=lambda one: (one.jobs > 0, one.used, one.server)):
@@ -97,7 +97,7 @@ class KeepAlive(LruSwap):
         super().__init__(warm)
         self.ttl_s = ttl_s
 
-    def place(self, fleet: Fleet, wanted: Sequence[Job], now: float) -> Actions:
+    def place(self, fleet: Fleet, wanted: Mapping[str, Job], now: float) -> Actions:
         stale = [site.server for site in fleet.sites if _idle(site) and site.used + self.ttl_s <= now]
         swaps = super().place(fleet, wanted, now)
         named = {server for _, server in swaps}

@@ -51,7 +51,7 @@ class Spot:
 
 
 @dataclass
-class Device:
+class Memory:
     """Memory that models share: `budget` bytes, what brings models there, and the loads that wait for room."""
 
     name: str
@@ -164,7 +164,7 @@ class PlacingRuntime(Runtime):
     """A runtime some of whose pools are `PlacedPool`s on shared `memories`."""
 
     def __init__(
-        self, *parts: Any, placement: Placement, memories: Sequence[Device], host: HostCopies, **more: Any
+        self, *parts: Any, placement: Placement, memories: Sequence[Memory], host: HostCopies, **more: Any
     ) -> None:
         super().__init__(*parts, **more)
         self.placement, self.host = placement, host
@@ -267,12 +267,11 @@ class PlacingRuntime(Runtime):
 
     def stuck(self) -> str:
         """Also: who waits for a model."""
-        line = next((line for line in self.waiting.values() if line), None)
-        if line is None:
+        if not self._wanted():
             return super().stuck()
+        model, line = next(iter(self.waiting.items()))
         return (
-            f"nothing moves any more: {len(line)} jobs wait for model '{line[0].model}', which policy "
-            f"{self._name} never loads."
+            f"nothing moves any more: {len(line)} jobs wait for model '{model}', which policy {self._name} never loads."
         )
 
     # -- the way of a job
@@ -290,12 +289,12 @@ class PlacingRuntime(Runtime):
             self._refuse(job, "failed", f"no replica of pool '{pool.name}' is up", now)
             return
         refuse = getattr(self.placement, "refuse", None)
-        reason = refuse(job, self, now) if refuse is not None else ""
+        reason = refuse(pool.model, self, now) if refuse is not None else ""
         if reason:
             self.log.decide(GATEWAY, self._name, job.id, "refuse", 0)
             self._refuse(job, "rejected", reason, now)
             return
-        self.waiting.setdefault(pool.name, deque()).append(job)
+        self.waiting.setdefault(pool.model, deque()).append(job)
         self._ask(now)
 
     # -- what the placement says
@@ -304,21 +303,23 @@ class PlacingRuntime(Runtime):
     def _name(self) -> str:
         return type(self.placement).__name__
 
-    def _wanted(self) -> list[LiveJob]:
+    def _wanted(self) -> dict[str, LiveJob]:
         """The first job that waits for each model, the longest wait first."""
-        for name, line in [*self.waiting.items()]:
+        for model, line in [*self.waiting.items()]:
             while line and line[0].doomed:
                 line.popleft()
             if not line:
-                del self.waiting[name]
-        return sorted([line[0] for line in self.waiting.values()], key=lambda job: (job.arrived, job.id))
+                del self.waiting[model]
+        heads = [(model, line[0]) for model, line in self.waiting.items()]
+        return dict(sorted(heads, key=lambda head: (head[1].arrived, head[1].id)))
 
     def _ask(self, now: float) -> None:
         wanted = self._wanted()
         for verb, index in self.placement.place(self, wanted, now):
             spot = self._spot(index)
-            asker = next((job.id for job in wanted if job.model == spot.model), -1) if verb == "load" else -1
-            self.log.decide(GATEWAY, self._name, asker, f"{verb} {index} {spot.model}", 0)
+            asks = verb == "load" and spot.model in wanted
+            choice = f"{verb} {index} {spot.model}"
+            self.log.decide(GATEWAY, self._name, wanted[spot.model].id if asks else -1, choice, 0)
             self._act(verb, spot, now)
         wake = getattr(self.placement, "wake", None)
         at = wake(self, now) if wake is not None else inf
@@ -376,7 +377,7 @@ class PlacingRuntime(Runtime):
         load.kept = tuple(self.host.sizes)
         return load
 
-    def _pump(self, memory: Device, now: float) -> None:
+    def _pump(self, memory: Memory, now: float) -> None:
         """Begin loads in order, as long as there is room."""
         while memory.line and memory.loader.up and memory.line[0].size <= memory.room:
             self._begin(memory.line.popleft(), "load", now)
@@ -420,7 +421,7 @@ class PlacingRuntime(Runtime):
 
     def _let_in(self, pool: Pool, now: float) -> None:
         """Whoever waited for the model of a pool goes on, in order."""
-        for job in self.waiting.pop(pool.name, ()):
+        for job in self.waiting.pop(pool.model, ()):
             if not job.doomed:
                 self._route(job, pool, now)
 

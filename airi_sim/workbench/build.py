@@ -16,6 +16,7 @@ from airi_sim.hardware.serving import BARE, Serving
 from airi_sim.runtime.pool import Pool
 from airi_sim.runtime.runtime import Runtime
 from airi_sim.runtime.service import BatchServer, SlotServer
+from airi_sim.runtime.speculation import SpeculativeServer
 from airi_sim.runtime.swap import CopyingServer
 from airi_sim.runtime.token_server import TokenServer
 from airi_sim.runtime.view import Board
@@ -24,9 +25,11 @@ from airi_sim.workbench.oracles import reveal_truth
 from airi_sim.workbench.paths import options
 from airi_sim.workbench.plugins import maker
 from airi_sim.workbench.pools import PoolPlan, plan_pools
+from airi_sim.workbench.residence import settle
 from airi_sim.workbench.wiring import level, wire
 from airi_sim.workload.programs import PROGRAMS, program
 from airi_sim.workload.script import LengthScript
+from airi_sim.workload.tenants import Labelled, zipf
 from airi_sim.workload.tenants import build as label
 
 
@@ -67,13 +70,22 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
     log = Log()
     plans = sized_pools(config, workload.hash_block, backend)
     pools = [_pool(plan, config, log, backend, _first(plans, i)) for i, plan in enumerate(plans)]
+    workload = label_models(workload, config["workload"].get("models"), plans, config["seed"])
     wiring = wire(plans, config["transfer"], log)
     policy = config["policy"]
     api = [_edges(plan, backend).api_s for plan in plans if plan.deployment.kind == "generate"]
     model_router = maker("model_router", policy["model_router"])()
     check_model_router(model_router, [pool.name for pool in pools])
-    runtime = Runtime(
-        [*pools, *([wiring.pool] if wiring else [])],
+    script = LengthScript(workload.hash_block, config["seed"])
+    executors: list[Any] = [
+        backend.executor(plan.deployment, i, script) for plan in plans for i in range(plan.deployment.replicas)
+    ]
+    if wiring:
+        pools, executors = [*pools, wiring.pool], [*executors, wiring.executor]
+    shared = settle(plans, pools, config, log, backend, script)
+    make_runtime: Callable[..., Runtime] = shared.runtime if shared else Runtime
+    runtime = make_runtime(
+        shared.pools if shared else pools,
         log,
         link=wiring.link if wiring else None,
         kv_bytes=wiring.kv_bytes if wiring else None,
@@ -84,13 +96,9 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
         concurrency=concurrency,
         request_s=max(api, default=0.0),
     )
-    script = LengthScript(workload.hash_block, config["seed"])
     runtime.forget = _forgetters(script, backend)
-    executors = [
-        backend.executor(plan.deployment, i, script) for plan in plans for i in range(plan.deployment.replicas)
-    ]
-    executors += [wiring.executor] if wiring else []
-    make_driver = getattr(backend, "driver", None) or Driver
+    executors += shared.executors if shared else []
+    make_driver = getattr(backend, "driver", None) or (partial(Driver, devices=shared.turns) if shared else Driver)
     driver = make_driver(runtime, executors, learn=script.learn, progress=progress)
     warnings = [text for plan in plans for text in plan.warnings] + reveal_truth(runtime, script)
     warnings += [*(wiring.warnings if wiring else ()), *_unlike(api)]
@@ -127,7 +135,21 @@ def build_workload(config: Mapping[str, Any]) -> tuple[Any, int | None]:
     """The workload with its tenants, and how many requests may be in flight."""
     node = dict(config["workload"])
     tenants, concurrency = node.pop("tenants", None), node.pop("concurrency", None)
+    node.pop("models", None)  # a label, too, but of what the pools serve: see build
     return label(instantiate(node, "workload"), tenants, config["seed"]), concurrency
+
+
+def label_models(workload: Any, models: Any, plans: list[PoolPlan], seed: int) -> Any:
+    """The workload, its requests divided among the models of the pools: with these weights, or by Zipf's law."""
+    if models is None:
+        return workload
+    generating = [plan.deployment.model for plan in plans if plan.deployment.kind == "generate"]
+    served = list(dict.fromkeys([model.name for model in generating if model is not None]))
+    weights = models if isinstance(models, Mapping) else zipf(served, models)
+    for name in weights:
+        if name not in served:
+            raise unknown("model in workload.models", str(name), served)
+    return Labelled(workload, weights, seed, "model")
 
 
 def build_backend(config: Mapping[str, Any]) -> Backend:
@@ -208,6 +230,8 @@ def _maker_of(plan: PoolPlan, config: Mapping[str, Any], log: Log, backend: Back
     server: Callable[..., TokenServer] = TokenServer
     if d.copies:
         server = partial(CopyingServer, host_blocks=d.swap_blocks, copy_on_write=d.copy_on_write)
+    if d.speculation is not None:
+        server = partial(SpeculativeServer, lookahead=d.speculation.tokens)
     return lambda name, index: server(
         name, index, queue, batcher(), evictor(), log, blocks=d.kv_blocks, block=d.block_size, seats=d.max_num_seqs,
         limit=d.max_num_batched_tokens, max_len=longest, chunked=limits["chunked_prefill"], caching=d.prefix_caching,

@@ -24,6 +24,7 @@ from airi_sim.workbench.compared import Comparison, keep_parity, load_comparison
 from airi_sim.workbench.execute import execute, perform
 from airi_sim.workbench.measurements import durations
 from airi_sim.workbench.plugins import group_node, maker
+from airi_sim.workbench.speculation import pin_acceptance
 
 
 def compare_all(config: Mapping[str, Any], folder: Path) -> list[Comparison]:
@@ -73,7 +74,7 @@ def compare_one(name: str, config: Mapping[str, Any], folder: Path) -> Compariso
     if repeat:
         again = {**config, "backend": {**config["backend"], "cocalibrate": False}}
         execute(again, folder / "repeat", label=f"{title}measuring again, for the noise floor")
-    pinned = pin_memory(config, world)
+    pinned = pin_acceptance(pin_memory(config, world), world.log.spans, folder)
     execute(simulated(pinned, profile), folder / "sim", label=f"{title}simulating")
     keep_parity(replay(pinned, world).parity, folder)
     return load_comparison(folder, name, repeat)

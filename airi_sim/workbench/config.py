@@ -115,7 +115,7 @@ def _names(node: Any) -> list[str]:
     return sorted(str(name) for name in node if name not in ("hydra", "_target_", "_convert_"))
 
 
-NAMED_BY_USERS = ("pools", "workload.tenants", "compare.policies", "study.policies")
+NAMED_BY_USERS = ("pools", "workload.tenants", "workload.models", "memory.bytes", "compare.policies", "study.policies")
 """Sections whose keys are names that users give."""
 
 

@@ -22,6 +22,7 @@ METHODS = {
     "admission": ("admit",),
     "fault": ("lost",),
     "model_router": ("choose",),
+    "placement": ("place",),
 }
 """What a policy of each kind must be able to do; the signatures are in core.protocols."""
 
@@ -38,6 +39,10 @@ TAKES: dict[str, dict[str, tuple[str, ...]]] = {
     "admission": {"admit": ("job", "view", "now"), "over": ("job", "tokens_out", "now")},
     "fault": {"lost": ("job", "attempt", "now")},
     "model_router": {"choose": ("job", "pools", "now"), "over": ("job", "tokens_out", "now")},
+    "placement": {
+        "place": ("fleet", "wanted", "now"), "first": ("fleet",), "refuse": ("model", "fleet", "now"),
+        "wake": ("fleet", "now"),
+    },
 }  # fmt: skip
 """What these methods, and optional ones, are called with; always by position."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from airi_sim.hardware.storage import block_bytes
 from airi_sim.workbench.objects import instantiate
 from airi_sim.workbench.plugins import group_node, policy_node
 from airi_sim.workbench.schema import POOL, SERVICE, check_rules, check_section, check_server
+from airi_sim.workbench.speculation import draft_model, speculating, speculation_of
 
 KINDS = ("generate", "embed", "search")
 CALLS = {"rag": ("embed", "search")}
@@ -41,7 +42,19 @@ class PoolPlan:
 
 def plan_pools(config: Mapping[str, Any], hash_block: int, measured: bool) -> list[PoolPlan]:
     """All pools of a run, with the services its program calls added. `measured`: torch sizes its own memory."""
-    return [_plan(key, pool, config, hash_block, measured) for key, pool in pools_of(config).items()]
+    return [_plan(key, pool, config, hash_block, measured) for key, pool in copied(pools_of(config)).items()]
+
+
+def copied(pools: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The pools, each that has `copies` as so many: NAME-0, NAME-1, ... with models of the same names."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for key, pool in pools.items():
+        names = [f"{key}-{i}" for i in range(pool["copies"])] if pool.get("copies") else [key]
+        for name in names:
+            if name in found or (name != key and name in pools):
+                raise BadInput(f"{key}.copies makes a pool '{name}' that is there already: rename one of them.")
+            found[name] = pool
+    return found
 
 
 def pools_of(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -78,23 +91,28 @@ def _plan(key: str, pool: Mapping[str, Any], config: Mapping[str, Any], hash_blo
     server = {**config["server"], **(pool.get("server") or {})}
     check_server(f"{key}.server" if pool.get("server") else "server", server)
     model = _part(config, pool, "model") if kind != "search" else None
+    if pool.get("copies") and model is not None:
+        model = replace(model, name=name)
     accelerator, serving = _accelerator(config, pool), instantiate(config["serving"], "serving")
     tp = pool.get("tp", 1)
     precision = config["backend"]["precision"] if measured else config["precision"]
     blocks, room = server["kv_blocks"] or 0, 0
+    speculation = speculation_of(server, f"{key}.server" if pool.get("server") else "server", config["seed"])
     if kind == "generate" and model is not None and not measured:
         room = kv_blocks(
             model, accelerator, serving, config["precision"], tp, server["block_size"],
-            server["gpu_memory_utilization"], server["max_num_batched_tokens"],
+            server["gpu_memory_utilization"], server["max_num_batched_tokens"], draft_model(speculation),
         )  # fmt: skip
         blocks = blocks or room
     deployment = Deployment(
         name, kind, model, accelerator, serving, precision, pool.get("replicas", 1), tp,
         server["block_size"], blocks, server["max_num_seqs"], server["max_num_batched_tokens"],
-        server["prefix_caching"], hash_block, dict(pool.get("service") or {}),
+        server["prefix_caching"], hash_block, dict(pool.get("service") or {}), devices=_devices(pool.get("device")),
+        family=name.rpartition("-")[0] if pool.get("copies") else "",
     )  # fmt: skip
     if server["swap_bytes"] or server["copy_on_write"]:
         deployment = _copying(deployment, server)
+    deployment = speculating(deployment, speculation, pool.get("role", "both"))
     policies = _policies(key, pool.get("policy") or {}, config)
     return PoolPlan(deployment, server, policies, pool.get("role", "both"), room)
 
@@ -111,6 +129,10 @@ def _copying(deployment: Deployment, server: Mapping[str, Any]) -> Deployment:
             f"{size:.0f} bytes: give it more, or 0 to compute again."
         )
     return replace(deployment, swap_blocks=blocks, copy_on_write=server["copy_on_write"])
+
+
+def _devices(named: str | Sequence[str] | None) -> tuple[str, ...]:
+    return (named,) if isinstance(named, str) else tuple(named or ())
 
 
 def _accelerator(config: Mapping[str, Any], pool: Mapping[str, Any]) -> Any:

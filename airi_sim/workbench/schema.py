@@ -39,6 +39,12 @@ def _intensity(v: Any) -> bool:
     return steps and v[0][0] == 0 and all(a[0] < b[0] for a, b in pairwise(v))
 
 
+def _bytes(v: Any) -> bool:
+    """One number, or one for each device."""
+    each = list(v.values()) if isinstance(v, Mapping | DictConfig) else [v]
+    return bool(each) and all(_number(x) and x > 0 for x in each)
+
+
 def or_null(rule: Rule) -> Rule:
     """The same rule for a key that may be left out."""
     test, wanted = rule
@@ -58,6 +64,9 @@ PRECISION: Rule = (lambda v: v in BYTES if isinstance(v, str) else False, f"one 
 ROLES = ("both", "prefill", "decode")
 """What a pool does with a job: all of it, its prompt, or what comes after it."""
 
+BELOW = ("nvme", "store")
+"""Where weights lie of which the host has no copy (hardware.storage)."""
+
 POOL: dict[str, Rule] = {
     "kind": TEXT,
     "model": or_null((lambda v: isinstance(v, str) or _node(v), "a name of conf/model, or a mapping with a _target_")),
@@ -68,6 +77,13 @@ POOL: dict[str, Rule] = {
     "tp": FROM_1,
     "pp": (lambda v: _whole(v, 1) and v == 1, "1 (pipeline stages are not modelled yet)"),
     "role": (lambda v: v in ROLES, f"one of {', '.join(ROLES)}"),
+    "device": or_null(
+        (
+            lambda v: isinstance(v, str) or _all(v, lambda x: isinstance(x, str)),
+            "the name of a device, or a list of them",
+        )
+    ),
+    "copies": or_null(FROM_1),
     "node": or_null((lambda v: isinstance(v, str) or _node(v), "a name of conf/node, or a mapping with a _target_")),
     "server": or_null(MAPPING),
     "policy": or_null(MAPPING),
@@ -86,6 +102,7 @@ SERVER: dict[str, Rule] = {
     "swap_bytes": (lambda v: _number(v) and v >= 0, "bytes, 0 or more"),
     "copy_on_write": FLAG,
     "chunked_prefill": FLAG,
+    "speculation": or_null(MAPPING),
 }
 """Keys of a server."""
 
@@ -105,6 +122,10 @@ KEYS: dict[str, Rule] = {
     "slo.tpot_s": or_null(POSITIVE),
     "slo.e2e_s": or_null(POSITIVE),
     "transfer.together": FLAG,
+    "memory.bytes": or_null((lambda v: _bytes(v), "bytes above 0, or {device: bytes}")),
+    "memory.host_bytes": (lambda v: _number(v) and v >= 0, "bytes, 0 or more"),
+    "memory.tier": (lambda v: v in BELOW if isinstance(v, str) else False, f"one of {', '.join(BELOW)}"),
+    "memory.init_s": (lambda v: _number(v) and v >= 0, "seconds, 0 or more"),
     "transfer.layerwise": FLAG,
     "cost.pue": (lambda v: _number(v) and v >= 1, "a number from 1"),
     "cost.gco2_per_kwh": or_null((lambda v: _intensity(v), "a number from 0, or [[seconds, g/kWh], ...] from 0 s on")),
@@ -138,6 +159,9 @@ KEYS: dict[str, Rule] = {
     "bench.yardstick": or_null(TEXT),
     "bench.dynamo": or_null(TEXT),
     "workload.concurrency": or_null(FROM_1),
+    "workload.models": or_null(
+        (lambda v: (_number(v) and v >= 0) or MAPPING[0](v), "{name: weight}, or a Zipf exponent")
+    ),
 }
 """Keys outside pools and servers."""
 

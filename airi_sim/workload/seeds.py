@@ -6,7 +6,7 @@ import numpy as np
 
 from airi_sim.workload.checks import whole
 
-STREAMS = ("arrivals", "input", "output", "prefix", "tenants")
+STREAMS = ("arrivals", "input", "output", "prefix", "tenants", "models")
 """Names of the streams; new ones go at the end, so that the old ones keep their numbers."""
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,6 +14,7 @@ from torch import Tensor
 from airi_sim.models.spec import ModelSpec
 from real_backend import weights
 from tests.real_backend.families import CONFIGS, OUTPUTS, PROMPTS, SPECS
+from tests.real_backend.published import published
 from tests.real_backend.reference import logits as dense
 from tests.real_backend.ways import WAYS, Trace
 
@@ -53,29 +52,11 @@ def test_tokens_and_logits_are_those_of_the_dense_reference(family: str, way: st
 # -- the implementation everybody uses
 
 
-@pytest.fixture(scope="module")
-def transformers() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip("transformers")
-
-
-def published(transformers: Any, config: dict[str, Any], kind: str = "AutoModelForCausalLM") -> torch.nn.Module:
-    """A model of transformers with random weights, norms included."""
-    with warnings.catch_warnings(), torch.random.fork_rng():
-        warnings.simplefilter("ignore")
-        torch.manual_seed(3)
-        model = getattr(transformers, kind).from_config(transformers.AutoConfig.for_model(**config))
-        for name, parameter in model.named_parameters():
-            parameter.data.normal_(1.0 if "norm" in name and name.endswith("weight") else 0.0, 0.05)
-        return model.eval()
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("family", CONFIGS)
-def test_published_weights_give_the_logits_of_transformers(transformers: Any, family: str, tmp_path: Path) -> None:
+def test_published_weights_give_the_logits_of_transformers(family: str, tmp_path: Path) -> None:
     """Its own checkpoint, read as a config.json and safetensors, run in every way."""
-    model = published(transformers, CONFIGS[family])
+    model = published("AutoModelForCausalLM", CONFIGS[family])
     model.save_pretrained(tmp_path)
     spec = ModelSpec.from_config(tmp_path, name=family)
     assert replace(spec, precision="") == replace(SPECS[family], precision="")

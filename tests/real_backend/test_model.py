@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from array import array
 from itertools import pairwise
 from pathlib import Path
@@ -20,8 +19,9 @@ from real_backend.batch import Segment, arrange, pack
 from real_backend.kv import PagedKV
 from real_backend.linear import Packed, Plain, packing_works
 from tests.real_backend.reference import logits as reference_logits
+from tests.real_backend.stored import save
 from tests.real_backend.ways import SIZE, forward
-from tests.real_backend.world import LLAMA, QWEN2, QWEN3, SPECS, llama
+from tests.real_backend.world import LLAMA, QWEN3, SPECS, llama
 
 pytestmark = pytest.mark.real
 TEXT = [(7 * index * index + 3) % LLAMA.vocab for index in range(41)]
@@ -152,20 +152,6 @@ def test_embeddings_look_both_ways() -> None:
 
 
 # -- stored weights
-
-
-def save(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Write a safetensors file by its format, independently of the reader."""
-    header, data = {"__metadata__": {"format": "pt"}}, b""
-    for name, tensor in tensors.items():
-        raw = tensor.contiguous().view(torch.uint8).numpy().tobytes()
-        kind = {torch.float32: "F32", torch.bfloat16: "BF16"}[tensor.dtype]
-        entry = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [len(data), len(data) + len(raw)]}
-        header[name] = entry  # type: ignore[assignment]
-        data += raw
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

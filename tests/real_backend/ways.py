@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from airi_sim.core.types import Copies, Copy
 from airi_sim.models.spec import ModelSpec
 from real_backend import model as models
 from real_backend.attention import PagedAttention
@@ -72,7 +73,7 @@ class Desk:
 
     def __init__(self, spec: ModelSpec, tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> None:
         self.model = models.build(spec, tensors, "cpu", dtype)
-        self.cache = PagedKV(spec, BLOCKS, SIZE, torch.device("cpu"), dtype)
+        self.cache = PagedKV(spec, BLOCKS, SIZE, torch.device("cpu"), dtype, host_blocks=BLOCKS)
         self.free = list(range(BLOCKS, 0, -1))
 
     def open(self, prompt: list[int]) -> Live:
@@ -99,6 +100,20 @@ class Desk:
             layer[live.table] = 1e4
         self.free += live.table
         live.table, live.done = [], 0
+
+    def swap_out(self, live: Live, host: Sequence[int]) -> Copy:
+        """Its KV to these blocks of the host; none is left on the device. Returns the way back, without a target."""
+        table, live.table = live.table, []
+        self.cache.copy(Copies(out=[Copy(None, len(table), table, host)]))
+        for layer in self.cache.layers:
+            layer[table] = 1e4
+        self.free = [*reversed(table), *self.free]  # others are taken first
+        return Copy(None, len(table), host)
+
+    def swap_in(self, live: Live, copy: Copy) -> None:
+        """Back into blocks that lie anyhow."""
+        live.table = [self.free.pop() for _ in range(copy.blocks)]
+        self.cache.copy(Copies(back=[copy._replace(target=live.table)]))
 
     def drain(self, lives: Sequence[Live], outputs: int, budget: int = 1 << 30) -> list[Trace]:
         """First come first served, at most `budget` tokens a pass, until each has `outputs` tokens."""
@@ -170,10 +185,52 @@ def prefix_hit(
     return traces
 
 
+def swapped(spec: ModelSpec, tensors: Mapping[str, Tensor], prompts: Sequence[list[int]], outputs: int) -> list[Trace]:
+    """The last of those running goes to the host every third pass, half way through its prompt or later, and comes back
+    two passes later into other blocks."""
+    desk = Desk(spec, tensors)
+    lives = [desk.open(prompt) for prompt in prompts]
+    away: list[tuple[Live, Copy]] = []
+    for turn in range(3 * len(lives)):
+        running = [live for live in lives if live.generated < outputs and all(live is not gone for gone, _ in away)]
+        if turn % 3 == 2 and running and running[-1].table:
+            live = running.pop()
+            host = range(BLOCKS - 1 - turn, BLOCKS - 1 - turn - len(live.table), -1)
+            away.append((live, desk.swap_out(live, [*host])))
+        if running:
+            desk.step([(live, min(live.left, 11)) for live in running])
+        if turn % 3 == 1 and away:
+            desk.swap_in(*away.pop())
+    for live, copy in away:
+        desk.swap_in(live, copy)
+    return desk.drain(lives, outputs)
+
+
+def copied(spec: ModelSpec, tensors: Mapping[str, Tensor], prompts: Sequence[list[int]], outputs: int) -> list[Trace]:
+    """Each prompt is in memory to its last token: all but that are read where they lie or, in the last block, from a
+    copy, while whoever computed them goes on with its own."""
+    desk, traces = Desk(spec, tensors), []
+    for prompt in prompts:
+        first, second = desk.open(prompt), desk.open(prompt)
+        desk.step([(first, first.left)])
+        whole, fresh = first.table[:-1], desk.free.pop()
+        desk.cache.copy(Copies(inside=[Copy(None, 1, first.table[-1:], [fresh])]))
+        second.table, second.done = [*whole, fresh], len(prompt) - 1
+        one, two = desk.drain([first, second], outputs)
+        assert one.tokens == two.tokens
+        traces.append(two)
+        second.table = second.table[len(whole) :]
+        desk.close(first)
+        desk.close(second)
+    return traces
+
+
 WAYS: dict[str, Way] = {
     "alone": alone,
     "batch": batch,
     "chunked": chunked,
     "preempted": preempted,
     "prefix_hit": prefix_hit,
+    "swapped": swapped,
+    "copied": copied,
 }

@@ -92,10 +92,10 @@ def workload(name, data_dir, **keys):
         {"seed": 3, "data": {"dir": str(data_dir)}, "workload": OmegaConf.load(CONF / f"{name}.yaml")}
     )
     config = OmegaConf.merge(root, {"workload": keys}).workload
-    for key in ("tenants", "concurrency"):
+    for key in ("tenants", "models", "concurrency"):
         assert config[key] is None
     arguments = OmegaConf.to_container(config, resolve=True)
-    return instantiate({k: v for k, v in arguments.items() if k not in ("tenants", "concurrency")})
+    return instantiate({k: v for k, v in arguments.items() if k not in ("tenants", "models", "concurrency")})
 
 
 @pytest.mark.parametrize("name", NAMES)
