@@ -13,6 +13,7 @@ from airi_sim.core.errors import BadInput, unknown
 from airi_sim.core.protocols import Script
 from airi_sim.core.types import Plan, Request
 from airi_sim.hardware.deployment import Deployment
+from airi_sim.hardware.speculation import DRAFT
 from real_backend import clock as clocks
 from real_backend.calibrate import Probe, calibrate
 from real_backend.clock import Split
@@ -96,12 +97,14 @@ class TorchBackend:
             for other, probe in self._probes.values()
             if probe.samples and (other.kind != deployment.kind or other is deployment)
         }
+        samples |= getattr(self._probes[deployment.name][1], "beside", {})
         return profile_from_samples(
             samples,
             device=self.device_name(),
             model=deployment.model.name if deployment.model else deployment.name,
             precision=self.library.precision,
             block_size=deployment.block_size,
+            **({} if deployment.speculation is None else {DRAFT: deployment.speculation.draft.name}),
         )
 
     def calibrate(

@@ -69,6 +69,8 @@ class Library:
         can fill. BadInput if not even one block fits."""
         spec = self.spec(deployment)
         each = block_bytes(spec, deployment.block_size, self.dtype)
+        if deployment.speculation is not None:
+            each += block_bytes(deployment.speculation.draft, deployment.block_size, self.dtype)
         useful = deployment.max_num_seqs * -(-spec.max_len // deployment.block_size)
         blocks = min(useful, int(self._kv_bytes(spec)) // deployment.replicas // each)
         if blocks < 1:

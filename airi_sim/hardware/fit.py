@@ -15,6 +15,8 @@ from airi_sim.hardware.features import features, knots_to, names
 from airi_sim.hardware.service import SERVICE
 
 FORMAT = "airi-profile/1"
+PASSES = ("generate", "draft")
+"""Kinds of samples that are passes of a model: of the one that serves, and of the one that drafts for it."""
 Samples = Sequence[tuple[Plan, float]]
 
 
@@ -43,7 +45,7 @@ def profile_from_samples(
 
 
 def _section(kind: str, samples: Samples, block_size: int) -> dict[str, Any]:
-    if kind == "generate":
+    if kind in PASSES:
         knots = knots_to(_most(samples))
         found = fit(samples, knots, block_size)
         rows = [features(plan, knots, block_size) for plan, _ in samples]

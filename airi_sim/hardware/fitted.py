@@ -10,7 +10,7 @@ from typing import Any
 from airi_sim.core.errors import BadInput
 from airi_sim.core.types import Affine, Plan
 from airi_sim.hardware.features import names, ramps
-from airi_sim.hardware.fit import FORMAT
+from airi_sim.hardware.fit import FORMAT, PASSES
 from airi_sim.hardware.physics import PHYSICS, incomplete
 from airi_sim.hardware.service import SERVICE, ServiceCost
 from airi_sim.hardware.table import Table
@@ -104,7 +104,7 @@ def _incomplete(kind: str, section: Any) -> str:
         return f"kind '{kind}' is not an object"
     wanted: Sequence[str] = SERVICE
     values = section
-    if kind == "generate":
+    if kind in PASSES:
         knots, values = section.get("knots", []), section.get("coefficients", {})
         if not _rising(knots) or not isinstance(values, dict):
             return f"kind '{kind}' needs rising knots and coefficients"
