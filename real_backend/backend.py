@@ -32,6 +32,7 @@ class TorchBackend:
     clock       work: plans last as long as the device worked on them; wall: as long as it took, in real time
     precision   fp32, bf16 or fp16, of weights, KV and activations
     weights     safetensors file or folder by name of model; models not named get random weights from `seed`
+    attention   auto, sdpa, each, varlen or paged: see attention.BACKENDS
     cocalibrate take a calibration sample after each measured pass (work clock only: it would delay a wall clock)
     timer       another clock, for tests
     """
@@ -48,8 +49,9 @@ class TorchBackend:
         cocalibrate: bool = True,
         weights: Mapping[str, str] | None = None,
         timer: clocks.Clock | None = None,
+        attention: str = "auto",
     ) -> None:
-        self.library = Library(device, precision, seed, weights)
+        self.library = Library(device, precision, seed, weights, attention)
         self.timer = timer or clocks.clock(clock, self.library.device)
         self.clock = clock
         self.cocalibrate = cocalibrate and clock == "work"
@@ -104,6 +106,7 @@ class TorchBackend:
             model=deployment.model.name if deployment.model else deployment.name,
             precision=self.library.precision,
             block_size=deployment.block_size,
+            attention=self.attention(),
             **({} if deployment.speculation is None else {DRAFT: deployment.speculation.draft.name}),
         )
 
@@ -126,6 +129,11 @@ class TorchBackend:
         """Forget everything of a request that is over: called when it ends, however it ends."""
         self.sequences.release(request.id)
         self.results.release(request.id)
+
+    def attention(self) -> dict[str, str]:
+        """Name of the attention backend in use, and its features: `padded` or `ragged`."""
+        name, backend = self.library.attention
+        return {"name": name, "features": backend.features}
 
     def device_name(self) -> str:
         return self.library.device_name()
