@@ -35,6 +35,8 @@ class TorchBackend:
     attention   auto, sdpa, each, varlen or paged: see attention.BACKENDS
     cocalibrate take a calibration sample after each measured pass (work clock only: it would delay a wall clock)
     timer       another clock, for tests
+
+    `watch`, if somebody sets it, is called after each measured pass, outside its time; what it raises ends the run.
     """
 
     source = "torch"
@@ -60,6 +62,7 @@ class TorchBackend:
         self.sequences = Sequences(self.results)
         self.parts = Parts(self.library, self.timer, self.results, self.sequences)
         self._probes: dict[str, tuple[Deployment, Probe]] = {}
+        self.watch: Callable[[], None] | None = None
         self._measured: list[dict[str, Any]] = []
         self._threads = torch.get_num_threads()
         clocks.settle()
@@ -168,3 +171,5 @@ class TorchBackend:
         }
         fields = ("sequences", "context", "longest", "prefill_tokens", "prefill_attention", "prefill_context")
         self._measured.append(row | {name: getattr(plan, name) for name in fields} | split._asdict())
+        if self.watch is not None:
+            self.watch()

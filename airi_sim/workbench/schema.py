@@ -139,6 +139,7 @@ KEYS: dict[str, Rule] = {
     "results.tables": FLAG,
     "results.report": FLAG,
     "results.timeline": FLAG,
+    "results.checkpoint_s": or_null((lambda v: _number(v) and v >= 0, "seconds, 0 or more")),
     "compare.repeat": FLAG,
     "compare.profile": or_null(TEXT),
     "calibrate.samples": FROM_1,
