@@ -10,13 +10,15 @@ from typing import Any
 import torch
 
 from airi_sim.core.errors import BadInput, unknown
-from airi_sim.core.protocols import Script
+from airi_sim.core.protocols import Executor, Script
 from airi_sim.core.types import Plan, Request
 from airi_sim.hardware.deployment import Deployment
+from airi_sim.hardware.speculation import DRAFT
 from real_backend import clock as clocks
 from real_backend.calibrate import Probe, calibrate
 from real_backend.clock import Split
 from real_backend.executor import TorchExecutor
+from real_backend.fleet import AUTO, Fleet
 from real_backend.kinds import KINDS, Parts
 from real_backend.library import Library
 from real_backend.results import Results
@@ -31,8 +33,12 @@ class TorchBackend:
     clock       work: plans last as long as the device worked on them; wall: as long as it took, in real time
     precision   fp32, bf16 or fp16, of weights, KV and activations
     weights     safetensors file or folder by name of model; models not named get random weights from `seed`
+    attention   auto, sdpa, each, varlen or paged: see attention.BACKENDS
     cocalibrate take a calibration sample after each measured pass (work clock only: it would delay a wall clock)
+    workers     auto, 0 or n: which replicas live in worker processes (fleet.Fleet), with `hang_s` and `restart`
     timer       another clock, for tests
+
+    `watch`, if somebody sets it, is called after each measured pass, outside its time; what it raises ends the run.
     """
 
     source = "torch"
@@ -46,9 +52,13 @@ class TorchBackend:
         seed: int = 0,
         cocalibrate: bool = True,
         weights: Mapping[str, str] | None = None,
+        workers: str | int = AUTO,
+        hang_s: float = 60.0,
+        restart: bool = False,
         timer: clocks.Clock | None = None,
+        attention: str = "auto",
     ) -> None:
-        self.library = Library(device, precision, seed, weights)
+        self.library = Library(device, precision, seed, weights, attention)
         self.timer = timer or clocks.clock(clock, self.library.device)
         self.clock = clock
         self.cocalibrate = cocalibrate and clock == "work"
@@ -56,29 +66,33 @@ class TorchBackend:
         self.results = Results()
         self.sequences = Sequences(self.results)
         self.parts = Parts(self.library, self.timer, self.results, self.sequences)
+        self.fleet = Fleet(self.parts, clock, workers, hang_s, restart)
         self._probes: dict[str, tuple[Deployment, Probe]] = {}
+        self.watch: Callable[[], None] | None = None
         self._measured: list[dict[str, Any]] = []
         self._threads = torch.get_num_threads()
         clocks.settle()
 
-    def executor(self, deployment: Deployment, replica: int, script: Script) -> TorchExecutor:
-        """The executor of one replica, with memory of its own; weights are shared. Called once for each replica."""
+    def executor(self, deployment: Deployment, replica: int, script: Script) -> Executor:
+        """The executor of one replica, with memory of its own; weights are shared by those of this process. Called once
+        for each replica."""
         if deployment.kind not in KINDS:
             raise unknown("kind of pool", deployment.kind, KINDS)
-        if deployment.tp > 1:
-            raise BadInput(
-                f"pool '{deployment.name}' has tp={deployment.tp}, but the torch backend runs a replica on one device: "
-                "set pool.tp=1."
-            )
+        record = partial(self._record, deployment, replica)
+        if self.fleet.takes(deployment):
+            make = partial(self.probe, deployment) if self.cocalibrate else None
+            return self.fleet.executor(deployment, replica, script, record, make)
         work = KINDS[deployment.kind].work(self.parts, deployment, script)
         probe = self.probe(deployment) if self.cocalibrate else None
         clocks.settle()
-        return TorchExecutor(work, self.timer, partial(self._record, deployment, replica), probe)
+        return TorchExecutor(work, self.timer, record, probe)
 
     def probe(self, deployment: Deployment) -> Probe:
         """What takes the calibration samples of a pool; its replicas share it."""
         if deployment.name not in self._probes:
-            self._probes[deployment.name] = deployment, KINDS[deployment.kind].probe(self.parts, deployment)
+            far = self.fleet.takes(deployment)
+            made = self.fleet.probe(deployment) if far else KINDS[deployment.kind].probe(self.parts, deployment)
+            self._probes[deployment.name] = deployment, made
         return self._probes[deployment.name][1]
 
     def default_kv_blocks(self, deployment: Deployment) -> int:
@@ -96,12 +110,15 @@ class TorchBackend:
             for other, probe in self._probes.values()
             if probe.samples and (other.kind != deployment.kind or other is deployment)
         }
+        samples |= getattr(self._probes[deployment.name][1], "beside", {})
         return profile_from_samples(
             samples,
             device=self.device_name(),
             model=deployment.model.name if deployment.model else deployment.name,
             precision=self.library.precision,
             block_size=deployment.block_size,
+            attention=self.attention(),
+            **({} if deployment.speculation is None else {DRAFT: deployment.speculation.draft.name}),
         )
 
     def calibrate(
@@ -124,11 +141,26 @@ class TorchBackend:
         self.sequences.release(request.id)
         self.results.release(request.id)
 
+    def attention(self) -> dict[str, str]:
+        """Name of the attention backend in use, and its features: `padded` or `ragged`."""
+        name, backend = self.library.attention
+        return {"name": name, "features": backend.features}
+
     def device_name(self) -> str:
         return self.library.device_name()
 
+    @property
+    def incidents(self) -> list[str]:
+        """A sentence for each worker that was lost."""
+        return self.fleet.incidents
+
+    def rest(self) -> None:
+        """The run is over: no worker process is left. Measurements and samples stay."""
+        self.fleet.end()
+
     def close(self) -> None:
         """Give models and memory back; measurements stay."""
+        self.rest()
         self.library.close()
         self._probes.clear()
         self.parts.indexes.clear()
@@ -157,3 +189,5 @@ class TorchBackend:
         }
         fields = ("sequences", "context", "longest", "prefill_tokens", "prefill_attention", "prefill_context")
         self._measured.append(row | {name: getattr(plan, name) for name in fields} | split._asdict())
+        if self.watch is not None:
+            self.watch()

@@ -16,7 +16,8 @@ Record = Callable[[Plan, float, Split], None]
 
 
 class Work(Protocol):
-    """What a kind of pool does with a plan."""
+    """What a kind of pool does with a plan. Optional `advanced`: tokens by job of the plan that was committed last,
+    where that may be another number than one (speculation)."""
 
     detailed: bool
 
@@ -78,7 +79,8 @@ class TorchExecutor:
     def finish(self, plan: Plan, now: float) -> Outcome:
         """What the pass did; only now do its tokens count, so a plan that is aborted leaves no trace."""
         found, seconds = self._flights.pop(plan)
-        return Outcome(1, self.work.commit(plan, found), seconds)
+        stopped = self.work.commit(plan, found)
+        return Outcome(1, stopped, seconds, getattr(self.work, "advanced", None))
 
     def drop(self, job: int) -> None:
         """Forget a job (by id) that was cancelled."""

@@ -15,6 +15,7 @@ from real_backend.library import Library
 from real_backend.results import Results
 from real_backend.sequences import Sequences
 from real_backend.services import EmbedWork, FlatIndex, SearchWork, embed
+from real_backend.speculation import speculate, speculative_probe
 
 
 @dataclass
@@ -40,6 +41,8 @@ class Kind(NamedTuple):
 
 
 def generate(parts: Parts, deployment: Deployment, script: Script) -> Work:
+    if deployment.speculation is not None:
+        return speculate(parts, deployment, script)
     return GenerateWork(
         parts.library.runner(deployment, deployment.kv_blocks, deployment.swap_blocks), script, parts.sequences
     )
@@ -47,6 +50,8 @@ def generate(parts: Parts, deployment: Deployment, script: Script) -> Work:
 
 def generate_probe(parts: Parts, deployment: Deployment) -> Probe:
     limits = generate_limits(parts.library, deployment)
+    if deployment.speculation is not None:
+        return speculative_probe(parts, deployment, limits)
     runner = parts.library.runner(deployment, parts.library.scratch_blocks(deployment, limits.blocks))
     return GenerateProbe(runner, parts.timer, limits, parts.seed)
 

@@ -12,6 +12,7 @@ from airi_sim.hardware.deployment import Deployment
 from airi_sim.models.spec import ModelSpec
 from real_backend import model as models
 from real_backend import weights as stored
+from real_backend.attention import choose
 from real_backend.kv import PagedKV, block_bytes
 from real_backend.runner import Runner
 
@@ -25,16 +26,25 @@ FREE_SHARE = 0.8
 class Library:
     """Loads each model once on a device and shares it among replicas.
 
-    `weights` names a safetensors file or folder by model; models not named get random weights from `seed`.
+    `weights` names a safetensors file or folder by model; models not named get random weights from `seed`. `attention`
+    names the backend of attention.choose.
     """
 
-    def __init__(self, device: str, precision: str, seed: int, weights: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        device: str,
+        precision: str,
+        seed: int,
+        weights: Mapping[str, str] | None = None,
+        attention: str = "auto",
+    ) -> None:
         self.device = torch.device(pick_device(device))
         if precision not in PRECISIONS:
             raise unknown("backend.precision", precision, PRECISIONS)
         self.precision, self.dtype = precision, PRECISIONS[precision]
         self.seed = seed
         self.weights = dict(weights or {})
+        self.attention = choose(attention, self.device, self.dtype)
         self._models: dict[ModelSpec, models.Model] = {}
 
     def spec(self, deployment: Deployment) -> ModelSpec:
@@ -60,15 +70,16 @@ class Library:
         if kv_blocks < 1:
             raise BadInput(f"pool '{deployment.name}' has no KV blocks: set server.kv_blocks to 1 or more.")
         model = self.model(deployment)
-        return Runner(
-            model, PagedKV(model.spec, kv_blocks, deployment.block_size, self.device, self.dtype, host_blocks)
-        )
+        memory = PagedKV(model.spec, kv_blocks, deployment.block_size, self.device, self.dtype, host_blocks)
+        return Runner(model, memory, self.attention[1])
 
     def default_kv_blocks(self, deployment: Deployment) -> int:
         """KV blocks of one replica when the config names none: its share of free memory, at most what all its seats
         can fill. BadInput if not even one block fits."""
         spec = self.spec(deployment)
         each = block_bytes(spec, deployment.block_size, self.dtype)
+        if deployment.speculation is not None:
+            each += block_bytes(deployment.speculation.draft, deployment.block_size, self.dtype)
         useful = deployment.max_num_seqs * -(-spec.max_len // deployment.block_size)
         blocks = min(useful, int(self._kv_bytes(spec)) // deployment.replicas // each)
         if blocks < 1:

@@ -22,9 +22,14 @@ class Runner:
         self.cache = cache
         self.attention = attention
 
-    @torch.inference_mode()
     def run(self, segments: Sequence[Segment], watch: Stopwatch) -> dict[int, int]:
         """Process all segments in one pass and sample greedily: token by index of the segments that asked for one."""
+        asking, logits = self.logits(segments, watch)
+        return dict(zip(asking, best(logits), strict=True)) if asking else {}
+
+    @torch.inference_mode()
+    def logits(self, segments: Sequence[Segment], watch: Stopwatch) -> tuple[list[int], Tensor]:
+        """Process all segments in one pass: the indexes of those that asked for a token, and for each its logits."""
         model = self.model
         order = arrange(segments)
         batch = pack([segments[index] for index in order], self.cache.block_size, model)
@@ -33,10 +38,8 @@ class Runner:
         states = hidden_states(model, batch.tokens, batch.positions, attend)
         watch.lap()
         asking = [index for index in order if segments[index].sample]
-        if not asking:
-            return {}
-        tokens = best(model.head(states.index_select(0, batch.ends)))
-        return dict(zip(asking, tokens, strict=True))
+        ends = states.index_select(0, batch.ends)
+        return asking, model.head(ends) if asking else ends
 
 
 def best(logits: Tensor) -> list[int]:

@@ -11,29 +11,29 @@ from airi_sim.hardware.cost import PhysicsCost
 from airi_sim.hardware.deployment import Deployment
 from airi_sim.hardware.fitted import FittedCost, service_from
 from airi_sim.hardware.loading import load_cost
-from airi_sim.hardware.service import SERVICE, ServiceCost
+from airi_sim.hardware.service import ServiceCost, constants_of, many
 from airi_sim.hardware.speculation import speculative_cost
+from airi_sim.hardware.unmeasured import UNMEASURED
 
 
 def cost_model(deployment: Deployment) -> CostModel:
-    """Measured if the accelerator comes from a calibration profile, else physics; services have constants.
+    """Measured if the accelerator comes from a calibration profile, else physics; services may have constants.
 
-    An embed pool without constants costs a prefill of its model; a search pool without constants a scan of its index
-    (`vectors` x `width` floats) from memory, per query. BadInput when a pool has nothing to be costed from.
+    Without either, services that read texts cost a prefill of their model; a search pool costs what a query reads of
+    its index from memory; images cost the operations and weights of the vision tower; feature look-ups what they took
+    on one machine. BadInput when a pool has nothing to be costed from.
     """
     if deployment.kind == "load":
         return load_cost(deployment)
-    constants = {name: value for name, value in (deployment.service or {}).items() if name in SERVICE and value}
-    profile = deployment.accelerator.profile if deployment.accelerator is not None else None
-    if deployment.kind != "generate" and constants:
-        return ServiceCost(**constants)
+    kind, profile = deployment.kind, deployment.accelerator.profile if deployment.accelerator is not None else None
+    constants = constants_of(deployment.service or {})
+    if kind != "generate" and constants:
+        return ServiceCost(**constants, many=many(kind))
     if deployment.speculation is not None:
         return speculative_cost(deployment, cost_model)
     if profile is not None:
         return _measured(deployment, profile)
-    if deployment.kind == "search":
-        return _scan(deployment)
-    return PhysicsCost(deployment)
+    return UNMEASURED.get(kind, PhysicsCost)(deployment)
 
 
 def _measured(deployment: Deployment, profile: Mapping[str, Any]) -> CostModel:
@@ -49,14 +49,3 @@ def _measured(deployment: Deployment, profile: Mapping[str, Any]) -> CostModel:
                 f"{value}: calibrate again with it, or set it to {profile[key]}."
             )
     return FittedCost(profile)
-
-
-def _scan(deployment: Deployment) -> ServiceCost:
-    service, device = deployment.service or {}, deployment.accelerator
-    numbers = service.get("vectors", 0) * service.get("width", 0)
-    if not numbers or device is None:
-        raise BadInput(
-            f"search pool '{deployment.name}' needs constant, per_token or per_item in seconds, "
-            "or an accelerator with vectors and width of its index."
-        )
-    return ServiceCost(constant=device.gemm_s, per_item=4 * numbers / (device.bandwidth * device.e_m))

@@ -35,7 +35,7 @@ class Deployment:
     max_num_batched_tokens: int = 8192
     prefix_caching: bool = False
     hash_block: int = 512
-    service: dict[str, float] | None = None
+    service: dict[str, Any] | None = None
     speculation: Speculation | None = None
     devices: tuple[str, ...] = ()
     family: str = ""

@@ -1,6 +1,7 @@
 """What the time of a pass of the torch backend depends on: the quantities the backend executes, not ideal ones.
 
-Decodes are padded to the longest context, rounded up to whole KV blocks; time over new tokens is a broken line with
+Where its attention pads (profiles say so), decodes count as long as the longest context, rounded up to whole KV blocks,
+else as long as they are; time over new tokens is a broken line with
 knots at powers of two (matrix products are far from linear below 32 tokens).
 """
 
@@ -41,9 +42,10 @@ def ramps(tokens: int, knots: Sequence[int]) -> list[float]:
     return found
 
 
-def features(plan: Plan, knots: Sequence[int], block_size: int) -> list[float]:
-    """One row of the design matrix: the first pass of `plan`, in the order of `names`."""
+def features(plan: Plan, knots: Sequence[int], block_size: int, ragged: bool = False) -> list[float]:
+    """One row of the design matrix: the first pass of `plan`, in the order of `names`. Where attention is `ragged`, the
+    padded context is the context itself."""
     n = plan.sequences
-    padded = n * (plan.longest // block_size + 1) * block_size
+    padded = plan.context + n if ragged else n * (plan.longest // block_size + 1) * block_size
     rest = (n, padded, plan.prefill_attention, plan.prefill_context, len(plan.slices))
     return [*ramps(n + plan.prefill_tokens, knots), *map(float, rest)]

@@ -12,9 +12,11 @@ from typing import Any
 from airi_sim.core.errors import BadInput
 from airi_sim.core.types import Plan
 from airi_sim.hardware.features import features, knots_to, names
-from airi_sim.hardware.service import SERVICE
+from airi_sim.hardware.service import CACHED, SERVICE, many, units
 
 FORMAT = "airi-profile/1"
+PASSES = ("generate", "draft")
+"""Kinds of samples that are passes of a model: of the one that serves, and of the one that drafts for it."""
 Samples = Sequence[tuple[Plan, float]]
 
 
@@ -25,16 +27,20 @@ def fit(samples: Samples, knots: Sequence[int] | None = None, block_size: int = 
     return dict(zip(names(knots), _mean_fit(rows, _seconds(samples)), strict=True))
 
 
-def fit_service(samples: Samples) -> dict[str, float]:
-    """constant, per_token and per_item (seconds) of an embed or search service."""
-    rows = [[1.0, float(plan.prefill_tokens), float(len(plan.slices))] for plan, _ in samples]
-    return dict(zip(SERVICE, _mean_fit(rows, _seconds(samples)), strict=True))
+def fit_service(samples: Samples, kind: str = "") -> dict[str, float]:
+    """constant, per_token and per_item (seconds) of a kind of service; per_cached where a cache knew something."""
+    return dict(zip((*SERVICE, CACHED), _mean_fit(_service_rows(samples, kind), _seconds(samples)), strict=False))
+
+
+def _service_rows(samples: Samples, kind: str) -> list[list[float]]:
+    columns = len(SERVICE) + any(plan.shared for plan, _ in samples)
+    return [[float(unit) for unit in units(plan, many(kind))[:columns]] for plan, _ in samples]
 
 
 def profile_from_samples(
     samples: Mapping[str, Samples], *, device: str, model: str, precision: str, block_size: int = 16, **extra: Any
 ) -> dict[str, Any]:
-    """The profile (plain JSON values) of what was measured, by kind: generate, embed, search; `extra` is kept."""
+    """The profile (plain JSON values) of what was measured, by kind: generate and services; `extra` is kept."""
     head = {"format": FORMAT, "device": device, "model": model, "precision": precision, "block_size": block_size}
     kinds = {kind: _section(kind, measured, block_size) for kind, measured in samples.items() if measured}
     if not kinds:
@@ -43,14 +49,14 @@ def profile_from_samples(
 
 
 def _section(kind: str, samples: Samples, block_size: int) -> dict[str, Any]:
-    if kind == "generate":
+    if kind in PASSES:
         knots = knots_to(_most(samples))
         found = fit(samples, knots, block_size)
         rows = [features(plan, knots, block_size) for plan, _ in samples]
         section: dict[str, Any] = {"knots": knots, "coefficients": found}
     else:
-        found = fit_service(samples)
-        rows = [[1.0, float(plan.prefill_tokens), float(len(plan.slices))] for plan, _ in samples]
+        found = fit_service(samples, kind)
+        rows = _service_rows(samples, kind)
         section = dict(found)
     return section | {"samples": len(samples), "ranges": _ranges(samples)} | _residuals(rows, found, samples)
 

@@ -10,9 +10,9 @@ from typing import Any
 from airi_sim.core.errors import BadInput
 from airi_sim.core.types import Affine, Plan
 from airi_sim.hardware.features import names, ramps
-from airi_sim.hardware.fit import FORMAT
+from airi_sim.hardware.fit import FORMAT, PASSES
 from airi_sim.hardware.physics import PHYSICS, incomplete
-from airi_sim.hardware.service import SERVICE, ServiceCost
+from airi_sim.hardware.service import SERVICE, ServiceCost, constants_of, many
 from airi_sim.hardware.table import Table
 
 
@@ -55,9 +55,8 @@ class FittedCost:
 
 
 def service_from(profile: Mapping[str, Any], kind: str) -> ServiceCost:
-    """The measured cost of an embed or search pool; BadInput if `profile` has none of that kind."""
-    section = _section(profile, kind)
-    return ServiceCost(section["constant"], section["per_token"], section["per_item"])
+    """The measured cost of a service; BadInput if `profile` has none of that kind."""
+    return ServiceCost(**constants_of(_section(profile, kind)), many=many(kind))
 
 
 def load_profile(path: str | Path) -> dict[str, Any]:
@@ -104,7 +103,7 @@ def _incomplete(kind: str, section: Any) -> str:
         return f"kind '{kind}' is not an object"
     wanted: Sequence[str] = SERVICE
     values = section
-    if kind == "generate":
+    if kind in PASSES:
         knots, values = section.get("knots", []), section.get("coefficients", {})
         if not _rising(knots) or not isinstance(values, dict):
             return f"kind '{kind}' needs rising knots and coefficients"

@@ -229,7 +229,7 @@ def _calibrated(run: Run) -> str:
 
 
 def _config(run: Run) -> str:
-    path = run.folder / "config.yaml"
+    path = run.place / "config.yaml"
     return path.read_text(encoding="utf-8") if path.is_file() else "no config.yaml was kept"
 
 

@@ -13,6 +13,7 @@ from airi_sim.core.errors import BadInput
 from airi_sim.results.columns import Columns, Floats
 from airi_sim.results.fairness import lags
 from airi_sim.results.metrics import Summary
+from airi_sim.results.parts import PASSES, Parts
 from airi_sim.results.tables import read_table
 from airi_sim.results.text import headline
 from airi_sim.results.tokens import Tokens
@@ -42,11 +43,23 @@ class Run:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        if not (self.folder / "summary.json").is_file() or not (self.folder / "requests.parquet").is_file():
+        complete = all((self.folder / name).is_file() for name in ("summary.json", "requests.parquet"))
+        if not complete and Parts.of(self.folder) is None:
             raise BadInput(
                 f"'{folder}' is not a run folder: it has no summary.json and requests.parquet; give the folder that "
                 "a finished `airi run` printed."
             )
+
+    @cached_property
+    def parts(self) -> Parts | None:
+        """What there is of a measured run that did not come to its end (a warning of the summary says what is missing);
+        None of one that did."""
+        return Parts.of(self.folder)
+
+    @property
+    def place(self) -> Path:
+        """Where its files are."""
+        return self.folder if self.parts is None else self.parts.folder
 
     @cached_property
     def requests(self) -> pd.DataFrame:
@@ -74,8 +87,16 @@ class Run:
         return self._frame("spans")
 
     @cached_property
+    def passes(self) -> pd.DataFrame:
+        """A row a measured pass: what ran, its seconds, and how they split (prep_s, forward_s, sample_s); BadInput
+        where nothing was measured."""
+        return self._frame(PASSES)
+
+    @cached_property
     def summary(self) -> Summary:
         """What summary.json holds. Raises BadInput where it is not the summary of a run."""
+        if self.parts is not None:
+            return self.parts.summary()
         path = self.folder / "summary.json"
         try:
             found: Summary = json.loads(path.read_text(encoding="utf-8"))
@@ -91,7 +112,7 @@ class Run:
         """The configuration of the run; empty where none was kept."""
         import yaml
 
-        path = self.folder / "config.yaml"
+        path = self.place / "config.yaml"
         return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.is_file() else {}
 
     @property
@@ -171,4 +192,5 @@ class Run:
         return f"<div><b>{escape(self.source)} run</b><table><tr>{cells}</tr></table>{warnings}</div>"
 
     def _frame(self, name: str) -> pd.DataFrame:
-        return read_table(self.folder, name).to_pandas()
+        table = read_table(self.folder, name) if self.parts is None else self.parts.table(name)
+        return table.to_pandas()

@@ -12,10 +12,10 @@ from airi_sim.core.log import Log
 from airi_sim.core.types import FOREVER, Request
 from airi_sim.engine.backends import Backend, SimBackend, server_name
 from airi_sim.engine.driver import Driver
+from airi_sim.hardware.service import SERVICES
 from airi_sim.hardware.serving import BARE, Serving
 from airi_sim.runtime.pool import Pool
 from airi_sim.runtime.runtime import Runtime
-from airi_sim.runtime.service import BatchServer, SlotServer
 from airi_sim.runtime.speculation import SpeculativeServer
 from airi_sim.runtime.swap import CopyingServer
 from airi_sim.runtime.token_server import TokenServer
@@ -26,6 +26,7 @@ from airi_sim.workbench.paths import options
 from airi_sim.workbench.plugins import maker
 from airi_sim.workbench.pools import PoolPlan, plan_pools
 from airi_sim.workbench.residence import settle
+from airi_sim.workbench.services import service_maker
 from airi_sim.workbench.wiring import level, wire
 from airi_sim.workload.programs import PROGRAMS, program
 from airi_sim.workload.script import LengthScript
@@ -217,14 +218,9 @@ def _pool(plan: PoolPlan, config: Mapping[str, Any], log: Log, backend: Backend,
 def _maker_of(plan: PoolPlan, config: Mapping[str, Any], log: Log, backend: Backend) -> Callable[[str, int], Any]:
     """How the servers of a pool are made: by its kind."""
     d, limits = plan.deployment, plan.server
-    queue = maker("queue", plan.policies["queue"])
-    if d.kind == "search":
-        return lambda name, index: SlotServer(name, index, queue, log, depth=d.max_num_seqs)
-    batcher = maker("batcher", plan.policies["batcher"])
-    if d.kind == "embed":
-        return lambda name, index: BatchServer(
-            name, index, queue, batcher(), log, seats=d.max_num_seqs, limit=d.max_num_batched_tokens
-        )
+    if d.kind in SERVICES:
+        return service_maker(plan, config["seed"], log)
+    queue, batcher = (maker(kind, plan.policies[kind]) for kind in ("queue", "batcher"))
     evictor, cache = (maker(kind, plan.policies[kind]) for kind in ("evictor", "cache"))
     longest = limits["max_model_len"] or (d.model.max_len if d.model is not None else 0) or FOREVER
     server: Callable[..., TokenServer] = TokenServer

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from signal import SIGINT
 
 from airi_sim.core.errors import BadInput, unknown
 
@@ -48,21 +49,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (Exception, KeyboardInterrupt) as error:
-        if _interrupted(error):
-            print("airi: interrupted; nothing was written that is not complete.", file=sys.stderr)
-            return 130
+        stop = _interrupt(error)
+        if stop is not None:
+            print(f"airi: {str(stop) or 'interrupted; nothing was written that is not complete'}.", file=sys.stderr)
+            return 128 + getattr(stop, "signal", SIGINT)
         if debug or not isinstance(error, BadInput):
             raise
         print(f"airi: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
 
-def _interrupted(error: BaseException | None) -> bool:
-    """Whether the user stopped the command. Where OmegaConf tidies up after an interrupt it may fail; what comes out
-    then is an error of its own, with the interrupt behind it."""
+def _interrupt(error: BaseException | None) -> KeyboardInterrupt | None:
+    """What stopped the command, if the user did. Where OmegaConf tidies up after an interrupt it may fail; what comes
+    out then is an error of its own, with the interrupt behind it."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
-    return error is not None
+    return error
 
 
 def _dispatch(words: list[str]) -> int:

@@ -22,27 +22,28 @@ from airi_sim.core.log import TABLES
 from airi_sim.engine.backends import Backend
 from airi_sim.results.columns import Columns
 from airi_sim.results.metrics import clean, summarise, write_summary
+from airi_sim.results.parts import PARTIAL, PASSES
 from airi_sim.results.recorder import Recorder
 from airi_sim.workbench.blame import blaming
 from airi_sim.workbench.build import World, build
 from airi_sim.workbench.doubts import doubted
+from airi_sim.workbench.interrupts import Interrupted, Interrupts
 from airi_sim.workbench.measurements import write_measurements
 from airi_sim.workbench.paths import PACKAGE
 from airi_sim.workbench.prices import prices_of
 from airi_sim.workbench.progress import Progress
 from airi_sim.workbench.staging import Staging
+from airi_sim.workbench.watch import Watch
 
-PARTIAL = "partial"
-"""Within the folder of a long run that failed: the rows of what had finished."""
-OUTPUTS = ("report.html", "timeline.json.gz", "measurements.parquet", *[f"{name}.parquet" for name in TABLES], PARTIAL)
+OUTPUTS = ("report.html", "timeline.json.gz", *[f"{name}.parquet" for name in (*TABLES, PASSES)], PARTIAL)
 """What not every run leaves in its folder."""
 COLLECT = (50_000, 20, 100)
 """Thresholds of the garbage collector while a run goes on (Python's own: 700, 10, 10)."""
 
 
 def execute(config: Mapping[str, Any], folder: Path, label: str = "") -> dict[str, Any]:
-    """Run a config and write its run folder; returns the summary. Rows of a long run go to files while it runs, so
-    memory follows what is in flight; a short one writes nothing before it is over."""
+    """Run a config and write its run folder; returns the summary. Rows of a long simulated run go to files while it
+    runs, so memory follows what is in flight; a short one writes nothing before it is over."""
     perform(config, folder, None, label, stream=True)
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     return summary
@@ -51,26 +52,46 @@ def execute(config: Mapping[str, Any], folder: Path, label: str = "") -> dict[st
 def perform(
     config: Mapping[str, Any], folder: Path, backend: Backend | None, label: str, *, stream: bool = False
 ) -> World:
-    """Build, run and write; returns the world, with everything it logged unless rows may `stream` to files."""
+    """Build, run and write; returns the world, with everything it logged unless the rows of a simulated run may
+    `stream` to files. A measured run that is interrupted is written too, and Interrupted raised then."""
     check_folder(folder)
     staging = Staging(folder)
     progress = Progress(label or ("measuring" if config["backend"]["name"] != "sim" else "simulating"))
-    try:
-        with blaming(config):
-            world = build(config, backend, progress)
-        with recording(config, world, staging, stream) as recorder:
-            engine = _simulate(config, world, recorder)
+    with Interrupts() as interrupts:
+        try:
+            with blaming(config):
+                world = build(config, backend, progress)
+            watch = _watch(config, world, folder, interrupts)
+            with recording(config, world, staging, stream, watch) as recorder:
+                engine = _simulate(config, watch, recorder)
+                progress.close()
+                _write_files(config, staging, watch, recorder, engine)
+                staging.publish(OUTPUTS)
+        finally:
             progress.close()
-            _write_files(config, staging, world, recorder, engine)
-            staging.publish(OUTPUTS)
-    finally:
-        progress.close()
-        staging.discard()
+            staging.discard()
+    if watch.stopped is not None:
+        raise Interrupted(watch.stopped.signal, f"interrupted; what was measured so far is in {folder}")
     if config["results"]["report"]:
         from airi_sim.workbench.reports import report_run
 
         report_run(folder)
     return world
+
+
+def _watch(config: Mapping[str, Any], world: World, folder: Path, interrupts: Interrupts) -> Watch:
+    def head() -> dict[str, Any]:
+        _write_config(config, folder / PARTIAL)
+        return {**_told(config, world), "provenance": provenance(world, config, [])}
+
+    every_s = config["results"]["checkpoint_s"] if config["results"]["tables"] else None
+    return Watch(world, folder / PARTIAL, every_s, interrupts, head)
+
+
+def _told(config: Mapping[str, Any], world: World) -> dict[str, Any]:
+    """What a summary needs to know that is in no table."""
+    replicas = sum(plan.deployment.replicas for plan in world.plans)
+    return {"slo": config["slo"], "weights": tenant_weights(world), "servers": replicas}
 
 
 def tenant_weights(world: World) -> Mapping[str, float] | None:
@@ -80,30 +101,43 @@ def tenant_weights(world: World) -> Mapping[str, float] | None:
 
 
 @contextmanager
-def recording(config: Mapping[str, Any], world: World, staging: Staging, stream: bool) -> Iterator[Recorder]:
+def recording(
+    config: Mapping[str, Any], world: World, staging: Staging, stream: bool, watch: Watch
+) -> Iterator[Recorder]:
     """The recorder of a run. What a long run finished before it failed is kept, and said; nothing is kept of a run that
     went through and is refused afterwards (BadInput of hardware.strict)."""
     recorder = Recorder(world.log, world.backend.source, staging.path)
-    world.log.sink = recorder if stream else None
+    world.log.sink = recorder if stream and world.backend.source == "sim" else None
     try:
         yield recorder
     except BaseException as error:
-        refused = isinstance(error, BadInput) and recorder.closed
-        if recorder.spilled and not refused:
-            finished = len(recorder.close()["requests"])
-            _write_config(config, staging.path())
-            place = staging.keep(PARTIAL)
-            print(f"the run failed; the rows of {finished:,} requests that were over are in {place}", file=sys.stderr)
+        if not (isinstance(error, BadInput) and recorder.closed):
+            _keep(config, staging, recorder, watch, error)
+        else:
+            watch.discard()
         raise
 
 
-def _simulate(config: Mapping[str, Any], world: World, recorder: Recorder) -> dict[str, Any]:
+def _keep(config: Mapping[str, Any], staging: Staging, recorder: Recorder, watch: Watch, error: BaseException) -> None:
+    """Leave what was written before a run failed, and say where."""
+    if watch.wrote:
+        watch.flush(" ".join(str(error).split()) or type(error).__name__)
+        print(f"the run failed; airi report {staging.folder} shows what was measured until then", file=sys.stderr)
+    if recorder.spilled:
+        finished = len(recorder.close()["requests"])
+        _write_config(config, staging.path())
+        place = staging.keep(PARTIAL)
+        print(f"the run failed; the rows of {finished:,} requests that were over are in {place}", file=sys.stderr)
+
+
+def _simulate(config: Mapping[str, Any], watch: Watch, recorder: Recorder) -> dict[str, Any]:
     """Run the world; what it took. Writing rows is no part of the loop."""
     cpu, wall = time.process_time(), time.perf_counter()
     with blaming(config), rarely_collecting():
-        duration = world.driver.run(iter(world.workload))
+        duration = watch.run()
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    return {"cpu_s": cpu - recorder.cpu_s, "wall_s": wall, "events": world.driver.events, "duration_s": duration}
+    spent = cpu - recorder.cpu_s - watch.cpu_s
+    return {"cpu_s": spent, "wall_s": wall, "events": watch.world.driver.events, "duration_s": duration}
 
 
 @contextmanager
@@ -119,21 +153,19 @@ def rarely_collecting() -> Iterator[None]:
 
 
 def _write_files(
-    config: Mapping[str, Any], staging: Staging, world: World, recorder: Recorder, engine: dict[str, Any]
+    config: Mapping[str, Any], staging: Staging, watch: Watch, recorder: Recorder, engine: dict[str, Any]
 ) -> None:
     """The run folder: tables, summary, config, and what else was asked for."""
-    tables = recorder.close()
+    world, tables = watch.world, recorder.close()
     folder = staging.path()
     summary = summarise(
         tables,
         duration_s=engine.pop("duration_s"),
         engine=engine,
-        provenance=provenance(world, config, tables["requests"]),
-        slo=config["slo"],
+        provenance=ended(provenance(world, config, tables["requests"]), watch),
         prices=prices_of(world, config["cost"]),
-        weights=tenant_weights(world),
-        servers=sum(plan.deployment.replicas for plan in world.plans),
         decisions_hash=world.log.decisions_hash(),
+        **_told(config, world),
     )
     summary = clean(doubted(world, summary, tables, config["hardware"]["strict"]))
     if config["results"]["timeline"]:
@@ -148,6 +180,15 @@ def _write_files(
     _write_config(config, folder)
     summary["engine"]["peak_rss_mb"] = peak_rss_mb()
     write_summary(folder, summary)
+
+
+def ended(origin: dict[str, Any], watch: Watch) -> dict[str, Any]:
+    """Provenance, which says so where the run was interrupted."""
+    if watch.stopped is None:
+        return origin
+    name = watch.stopped.signal.name
+    text = f"interrupted ({name}): requests that were under way are unfinished, those still to come are in no table."
+    return origin | {"interrupted": name, "warnings": [*origin["warnings"], text]}
 
 
 def _write_config(config: Mapping[str, Any], folder: Path) -> None:

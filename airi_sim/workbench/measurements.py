@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from airi_sim.engine.backends import server_name
+from airi_sim.results.parts import PASSES, passes_table
 
 
 @runtime_checkable
 class Measures(Protocol):
-    """A backend that measures its passes."""
+    """A backend that measures its passes. `watch` is called after each of them, outside its time."""
+
+    watch: Callable[[], None] | None
 
     def measurements(self) -> list[dict[str, Any]]:
         """One row a pass, in the order in which they began: pool, replica, seconds, and what else is known."""
         ...
 
 
-def measured_passes(backend: object) -> list[dict[str, Any]]:
-    """The passes of a backend, with the name of the server; none if it does not measure."""
-    rows = backend.measurements() if isinstance(backend, Measures) else []
+def measured_passes(backend: object, first: int = 0) -> list[dict[str, Any]]:
+    """The passes of a backend from the one numbered `first` on, with the name of the server; none if it does not
+    measure."""
+    rows = backend.measurements()[first:] if isinstance(backend, Measures) else []
     return [row | {"server": server_name(row["pool"], row["replica"])} for row in rows]
 
 
@@ -33,10 +38,9 @@ def durations(backend: object) -> dict[str, list[float]]:
 
 
 def write_measurements(backend: object, folder: Path) -> None:
-    """`measurements.parquet`, a row a pass; nothing where nothing was measured."""
+    """`passes.parquet`, a row a pass; nothing where nothing was measured."""
     rows = measured_passes(backend)
     if rows:
-        import pyarrow
         from pyarrow import parquet
 
-        parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "measurements.parquet", compression="zstd")
+        parquet.write_table(passes_table(rows), folder / f"{PASSES}.parquet", compression="zstd")

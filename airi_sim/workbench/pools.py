@@ -9,15 +9,15 @@ from typing import Any
 from airi_sim.core.errors import BadInput, unknown
 from airi_sim.hardware.cost import kv_blocks
 from airi_sim.hardware.deployment import Deployment
+from airi_sim.hardware.service import SERVICES
 from airi_sim.hardware.storage import block_bytes
 from airi_sim.workbench.objects import instantiate
 from airi_sim.workbench.plugins import group_node, policy_node
 from airi_sim.workbench.schema import POOL, SERVICE, check_rules, check_section, check_server
 from airi_sim.workbench.speculation import draft_model, speculating, speculation_of
+from airi_sim.workload.programs import CALLS
 
-KINDS = ("generate", "embed", "search")
-CALLS = {"rag": ("embed", "search")}
-"""Services that a built-in program calls besides the model."""
+KINDS = ("generate", *SERVICES)
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,7 @@ def _plan(key: str, pool: Mapping[str, Any], config: Mapping[str, Any], hash_blo
     kind = pool.get("kind", "generate")
     server = {**config["server"], **(pool.get("server") or {})}
     check_server(f"{key}.server" if pool.get("server") else "server", server)
-    model = _part(config, pool, "model") if kind != "search" else None
-    if pool.get("copies") and model is not None:
-        model = replace(model, name=name)
+    model = _part(config, pool, "model") if kind not in SERVICES or SERVICES[kind].model else None
     accelerator, serving = _accelerator(config, pool), instantiate(config["serving"], "serving")
     tp = pool.get("tp", 1)
     precision = config["backend"]["precision"] if measured else config["precision"]

@@ -107,10 +107,17 @@ SERVER: dict[str, Rule] = {
 """Keys of a server."""
 
 SERVICE: dict[str, Rule] = {
-    **dict.fromkeys(("constant", "per_token", "per_item"), (lambda v: _number(v) and v >= 0, "seconds, 0 or more")),
-    **dict.fromkeys(("vectors", "width", "chunk_tokens"), FROM_1),
+    **dict.fromkeys(
+        ("constant", "per_token", "per_item", "per_cached"), (lambda v: _number(v) and v >= 0, "seconds, 0 or more")
+    ),
+    **dict.fromkeys(("vectors", "width", "chunk_tokens", "keys", "labels"), FROM_1),
+    **dict.fromkeys(("lists", "nprobe"), or_null(FROM_1)),
+    "index": (lambda v: v in ("flat", "ivf"), "flat or ivf"),
+    "skew": (lambda v: _number(v) and v >= 0, "a number from 0"),
+    "cache_entries": FROM_0,
+    "cache_ttl_s": or_null(POSITIVE),
 }
-"""Constants and dimensions of an embed or search pool."""
+"""Constants and dimensions of the service that a pool is."""
 
 KEYS: dict[str, Rule] = {
     "seed": FROM_0,
@@ -132,6 +139,7 @@ KEYS: dict[str, Rule] = {
     "results.tables": FLAG,
     "results.report": FLAG,
     "results.timeline": FLAG,
+    "results.checkpoint_s": or_null((lambda v: _number(v) and v >= 0, "seconds, 0 or more")),
     "compare.repeat": FLAG,
     "compare.profile": or_null(TEXT),
     "calibrate.samples": FROM_1,

@@ -42,6 +42,14 @@ class LengthScript:
         return tokens
 
 
+def uniforms(seed: int, *columns: np.ndarray) -> np.ndarray:
+    """A number in [0, 1) for each row of some columns of whole numbers: the same ones for the same row."""
+    keys = key(seed)
+    for column in columns:
+        keys = _mix(keys ^ column.astype(np.uint64))
+    return (keys >> np.uint64(11)) * 2.0**-53
+
+
 def _blocks(ids: tuple[int, ...], size: int) -> np.ndarray:
     """64-bit noise of the blocks of tokens that ids stand for, one after the other."""
     return noise(_mix(np.array(ids, dtype=np.int64).astype(np.uint64)), size)

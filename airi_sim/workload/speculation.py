@@ -14,11 +14,12 @@ import numpy as np
 
 from airi_sim.core.errors import BadInput
 from airi_sim.core.types import Job
-from airi_sim.workload.script import key, noise
+from airi_sim.workload.script import uniforms
 
 PIECE = 256
 """Places of an output that are drawn at once."""
-_SALT = 0x5BEC
+_OWN = np.array([0x5BEC])
+"""So that nothing else that is drawn from the seed is drawn alike."""
 
 
 class Acceptance:
@@ -49,14 +50,12 @@ class Acceptance:
         self._drawn.pop(job, None)
 
     def _runs(self, job: int, places: int) -> list[int]:
-        """From each place on, accepted tokens in a row; of the last ones at least those that were drawn."""
+        """From each place on, accepted tokens in a row; a row is cut where the draws end."""
         count = -(-places // PIECE) * PIECE
-        keys = np.concatenate([key(self.seed, _SALT, job, piece) for piece in range(count // PIECE)])
-        refused = noise(keys, PIECE) >= np.uint64(min(int(self.rate * 2**64), 2**64 - 1))
-        if self.rate >= 1:
-            refused[:] = False
-        ends = np.where(refused, np.arange(count), count)
-        runs: list[int] = (np.minimum.accumulate(ends[::-1])[::-1] - np.arange(count)).tolist()
+        at = np.arange(count)
+        refused = uniforms(self.seed, _OWN, np.array([job]), at) >= self.rate
+        ends = np.where(refused, at, count)
+        runs: list[int] = (np.minimum.accumulate(ends[::-1])[::-1] - at).tolist()
         return runs
 
 

@@ -37,7 +37,7 @@ def test_unknown_options_name_the_known_ones(make_backend: Make, options: dict[s
 
 
 def test_pools_it_cannot_run_are_refused(make_backend: Make) -> None:
-    backend = make_backend()
+    backend = make_backend(workers=0)
     for pool, message in (
         (replace(POOL, tp=2), r"pool\.tp=1"),
         (replace(POOL, kind="train"), "kind of pool"),

@@ -47,7 +47,7 @@ KEYS = {
     "pools={a:3}": ("pools.a=3", "mapping"),
     "pools={a:{replicas:x}}": ("pools.a.replicas=x", "a whole number"),
     "pools={a:{kind:[1]}}": ("pools.a.kind=[1]", "text"),
-    "pools={a:{kind:xx}}": ("pools.a.kind", "embed, generate, search"),
+    "pools={a:{kind:xx}}": ("pools.a.kind", "embed, features, generate", "search"),
     "pools={a:{kind:embed}}": ("no pool generates", "pools.a"),
     "pools={a:{model:xx}}": ("unknown model 'xx'", "llama-3.1-8b"),
     "pools={a:{accelerator:h10}}": ("unknown accelerator 'h10'", "did you mean"),

@@ -211,7 +211,7 @@ class TestMeasurements:
 
     def test_every_pass_has_its_parts(self, tmp_path: Path) -> None:
         _, world = measure(tmp_path, "workload.n=30")
-        rows = parquet.read_table(tmp_path / "measurements.parquet").to_pylist()
+        rows = parquet.read_table(tmp_path / "passes.parquet").to_pylist()
         assert len(rows) == len(world.log.plans)
         for row in rows:
             assert row["prep_s"] + row["forward_s"] + row["sample_s"] == pytest.approx(row["seconds"])

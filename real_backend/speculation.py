@@ -1,0 +1,322 @@
+"""Speculative decoding with a draft model (Leviathan et al. 2023, Chen et al. 2023).
+
+A pass: the draft proposes `tokens` tokens for every decoding sequence, one pass each; the target checks them all in one
+pass, beside the prompt chunks of the plan. Both models keep their KV in the same blocks, so whatever the runtime does
+with a block (a prefix hit, a preemption) holds for both. What was written for tokens that are not accepted is
+overwritten by those that take their place.
+
+A checked token is a row of its own in the batch of the target, as if it were one more decoding sequence: all keys and
+values of a pass are stored before any are read, so row i of a sequence sees those before it and none behind.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from airi_sim.core.errors import BadInput
+from airi_sim.core.protocols import Script
+from airi_sim.core.types import Job, Plan
+from airi_sim.hardware.deployment import Deployment
+from airi_sim.hardware.speculation import DRAFT, Speculation, checking, drafting
+from airi_sim.workload.script import uniforms
+from real_backend.batch import Segment
+from real_backend.calibrate import GenerateProbe, Limits, Sample, Shape
+from real_backend.clock import Clock, Stopwatch
+from real_backend.executor import GenerateWork, rows_of
+from real_backend.runner import Runner, best
+
+if TYPE_CHECKING:
+    from real_backend.kinds import Parts
+
+PROPOSE, ACCEPT, REPLACE = range(3)
+"""What a random number of a place is for; so no two choices share one."""
+
+
+class Asks(NamedTuple):
+    """Whose tokens are chosen: ids of jobs, and the place in its sequence that each token will have (int64 arrays)."""
+
+    jobs: np.ndarray
+    places: np.ndarray
+
+    def later(self, by: int) -> Asks:
+        return Asks(self.jobs, self.places + by)
+
+
+class Choice(Protocol):
+    """How tokens are chosen from logits (float [rows, vocabulary])."""
+
+    def begin(self) -> None:
+        """A new pass."""
+        ...
+
+    def propose(self, logits: Tensor, asks: Asks) -> list[int]:
+        """The next token of the draft, for each row; called once for each pass of the draft model."""
+        ...
+
+    def check(self, logits: Tensor, drafts: np.ndarray, asks: Asks) -> list[list[int]]:
+        """What each sequence gets: the accepted ones of its `drafts` [sequences, k] and one token more. `logits` holds
+        the k + 1 rows of each sequence one after another; `asks` is of the first token."""
+        ...
+
+    def first(self, logits: Tensor, asks: Asks) -> list[int]:
+        """The token after a prompt, for each row."""
+        ...
+
+
+class Greedy:
+    """The most likely token everywhere: the output is the same, token for token, as the target's alone."""
+
+    def begin(self) -> None:
+        """Nothing is kept."""
+
+    def propose(self, logits: Tensor, asks: Asks) -> list[int]:
+        return best(logits)
+
+    def first(self, logits: Tensor, asks: Asks) -> list[int]:
+        return best(logits)
+
+    def check(self, logits: Tensor, drafts: np.ndarray, asks: Asks) -> list[list[int]]:
+        said = np.array(best(logits)).reshape(len(drafts), -1)
+        agreed = np.logical_and.accumulate(said[:, :-1] == drafts, axis=1).sum(1)
+        return [row[: count + 1].tolist() for row, count in zip(said, agreed.tolist(), strict=True)]
+
+
+class Rejection:
+    """Sampling at a temperature: a drafted token x is accepted with probability min(1, p(x) / q(x)), the first that is
+    not is replaced by one drawn from (p - q)+, so each token has the target's distribution p whatever the draft's q is
+    (Leviathan et al. 2023, theorem 3.5).
+
+    Random numbers are functions of the seed, the job and the place: how sequences share passes does not change them.
+    """
+
+    def __init__(self, temperature: float, seed: int) -> None:
+        self.temperature = temperature
+        self.seed = seed
+        self.proposed: list[Tensor] = []
+
+    def begin(self) -> None:
+        self.proposed = []
+
+    def propose(self, logits: Tensor, asks: Asks) -> list[int]:
+        self.proposed.append(self.shares(logits))
+        return drawn(self.proposed[-1], self.uniform(PROPOSE, asks, logits)).tolist()
+
+    def first(self, logits: Tensor, asks: Asks) -> list[int]:
+        return drawn(self.shares(logits), self.uniform(REPLACE, asks, logits)).tolist()
+
+    def check(self, logits: Tensor, drafts: np.ndarray, asks: Asks) -> list[list[int]]:
+        n, k = drafts.shape
+        p = self.shares(logits).view(n, k + 1, -1)
+        q = torch.stack(self.proposed, 1)
+        x = torch.from_numpy(drafts).to(p.device)
+        accept = torch.stack([self.uniform(ACCEPT, asks.later(i), logits) for i in range(k)], 1)
+        agreed = accepted(p, q, x, accept)
+        last = Asks(asks.jobs, asks.places + agreed.cpu().numpy())
+        more = drawn(remainder(p, q, agreed), self.uniform(REPLACE, last, logits)).tolist()
+        return [[*row[:a].tolist(), one] for row, a, one in zip(drafts, agreed.tolist(), more, strict=True)]
+
+    def shares(self, logits: Tensor) -> Tensor:
+        """Probabilities [rows, vocabulary] in double precision."""
+        return (logits.double() / self.temperature).softmax(-1)
+
+    def uniform(self, purpose: int, asks: Asks, like: Tensor) -> Tensor:
+        """A number in [0, 1) for each row."""
+        return torch.from_numpy(uniforms(self.seed, np.array([purpose]), asks.jobs, asks.places)).to(like.device)
+
+
+def accepted(p: Tensor, q: Tensor, drafts: Tensor, uniform: Tensor) -> Tensor:
+    """How many drafts [rows, k] are accepted, in order until the first that is not. p [rows, k + 1, vocabulary] and q
+    [rows, k, vocabulary] are the distributions of target and draft, `uniform` [rows, k] random numbers."""
+    wanted, offered = (one[:, : drafts.shape[1]].gather(2, drafts[..., None])[..., 0] for one in (p, q))
+    return (uniform * offered < wanted).long().cumprod(1).sum(1)
+
+
+def remainder(p: Tensor, q: Tensor, agreed: Tensor) -> Tensor:
+    """What the token after the accepted ones is drawn from, not normalised: (p - q)+ where a draft was refused, p where
+    none was."""
+    rows, k = torch.arange(len(p), device=p.device), q.shape[1]
+    target, draft = p[rows, agreed], q[rows, agreed.clamp(max=k - 1)]
+    return torch.where((agreed < k)[:, None], (target - draft).clamp(min=0), target)
+
+
+def drawn(shares: Tensor, uniform: Tensor) -> Tensor:
+    """A token for each row of `shares` (any scale), where its sum first exceeds `uniform` times the whole."""
+    sums = shares.cumsum(-1)
+    return (sums <= uniform[:, None] * sums[:, -1:]).sum(-1).clamp(max=shares.shape[-1] - 1)
+
+
+class Speculator:
+    """A target and its draft; their caches have the same blocks. `marks` are clock marks of the last pass: its begin
+    and the end of each pass of the draft."""
+
+    def __init__(self, target: Runner, draft: Runner, tokens: int, choice: Choice, clock: Clock) -> None:
+        self.target, self.draft, self.tokens, self.choice, self.clock = target, draft, tokens, choice, clock
+        self.marks: list[Any] = []
+
+    def run(
+        self, decodes: Sequence[Segment], chunks: Sequence[Segment], jobs: Sequence[int], watch: Stopwatch
+    ) -> tuple[list[list[int]], dict[int, int]]:
+        """One pass; `jobs` are the ids of decodes and chunks. Each decode brings its last two tokens, of which the KV
+        of the first is known. Returns the tokens of each decode, and those of chunks that asked, by their index."""
+        self.choice.begin()
+        ids = np.fromiter(jobs, np.int64, len(jobs))
+        ends = np.fromiter((one.start + len(one.tokens) for one in (*decodes, *chunks)), np.int64, len(jobs))
+        asks, prompts = Asks(ids[: len(decodes)], ends[: len(decodes)]), Asks(ids[len(decodes) :], ends[len(decodes) :])
+        drafts = self._drafts(decodes, chunks, asks)
+        rows = [row for one, draft in zip(decodes, drafts.tolist(), strict=True) for row in self._rows(one, draft)]
+        asking, logits = self.target.logits([*rows, *chunks], watch)
+        checked = self.choice.check(of_rows(logits, asking, range(len(rows))), drafts, asks) if rows else []
+        return checked, self._firsts(logits, asking, prompts, len(rows))
+
+    def _firsts(self, logits: Tensor, asking: list[int], asks: Asks, rows: int) -> dict[int, int]:
+        """Tokens after prompts, by index of the chunk; `rows` rows of the batch come before them."""
+        found = sorted(index - rows for index in asking if index >= rows)
+        if not found:
+            return {}
+        own = of_rows(logits, asking, [rows + index for index in found])
+        return dict(zip(found, self.choice.first(own, Asks(asks.jobs[found], asks.places[found])), strict=True))
+
+    def _drafts(self, decodes: Sequence[Segment], chunks: Sequence[Segment], asks: Asks) -> np.ndarray:
+        """[decodes, tokens]. The first pass of the draft takes in the chunks, too, and both known tokens of a decode:
+        of the one before the last it has no KV if all its proposals were accepted."""
+        quiet = [chunk._replace(sample=False) for chunk in chunks]
+        first = [segment for one in decodes for segment in _split(one)]
+        self.marks = [self.clock.mark()]
+        found = [self._step([*first, *quiet], len(decodes), asks)]
+        for done in range(1, self.tokens if decodes else 0):
+            step = [
+                Segment(one.start + 1 + done, array("q", [token]), one.table, True)
+                for one, token in zip(decodes, found[-1], strict=True)
+            ]
+            found.append(self._step(step, len(decodes), asks.later(done)))
+        return np.array(found, np.int64).T if decodes else np.empty((0, self.tokens), np.int64)
+
+    def _step(self, segments: Sequence[Segment], asking: int, asks: Asks) -> list[int]:
+        """One pass of the draft: the next token of each decode."""
+        indexes, logits = self.draft.logits(segments, Stopwatch(self.clock))
+        tokens = self.choice.propose(of_rows(logits, indexes, sorted(indexes)), asks) if asking else []
+        self.marks.append(self.clock.mark())
+        return tokens
+
+    def _rows(self, one: Segment, draft: Sequence[int]) -> list[Segment]:
+        """The tokens of a decode that the target checks."""
+        start = one.start + 1
+        return [
+            Segment(start + i, array("q", [token]), one.table, True) for i, token in enumerate((one.tokens[1], *draft))
+        ]
+
+
+def _split(one: Segment) -> tuple[Segment, Segment]:
+    return (
+        Segment(one.start, one.tokens[:1], one.table, False),
+        Segment(one.start + 1, one.tokens[1:], one.table, True),
+    )
+
+
+def of_rows(logits: Tensor, asking: Sequence[int], wanted: Sequence[int]) -> Tensor:
+    """The logits of the `wanted` indexes, in that order, where row i is of index `asking[i]`."""
+    if list(asking[: len(wanted)]) == list(wanted):
+        return logits[: len(wanted)]
+    place = {index: row for row, index in enumerate(asking)}
+    return logits[[place[index] for index in wanted]]
+
+
+class SpeculativeWork(GenerateWork):
+    """Prompt chunks and speculating decodes of a language model; `advanced` is of the plan committed last."""
+
+    def __init__(self, speculator: Speculator, script: Script, sequences: Any) -> None:
+        super().__init__(speculator.target, script, sequences)
+        self.speculator = speculator
+        self.advanced: dict[Job, int] = {}
+
+    def run(self, plan: Plan, watch: Stopwatch) -> Any:
+        rows, n = rows_of(plan), plan.sequences
+        decodes = [self.sequences.segment(row._replace(start=row.start - 1, tokens=2)) for row in rows[:n]]
+        chunks = [self.sequences.segment(row) for row in rows[n:]]
+        return self.speculator.run(decodes, chunks, [row.job.id for row in rows], watch)
+
+    def commit(self, plan: Plan, found: Any) -> list[Job]:
+        rows, (decoded, firsts) = rows_of(plan), found
+        self.advanced, stopped = {}, []
+        for row, tokens in zip(rows, decoded, strict=False):
+            taken, over = self._take(row.job, tokens)
+            self.advanced[row.job] = taken
+            if over:
+                stopped.append(row.job)
+        for index, token in firsts.items():
+            job = rows[len(decoded) + index].job
+            if self.sequences.extend(job, token):
+                stopped.append(job)
+        return stopped
+
+    def _take(self, job: Job, tokens: Sequence[int]) -> tuple[int, bool]:
+        """As many tokens as the job still emits, and whether it stops with them."""
+        for taken, token in enumerate(tokens, 1):
+            if self.sequences.extend(job, token):
+                return taken, True
+        return len(tokens), False
+
+
+class SpeculativeProbe(GenerateProbe):
+    """Samples of speculating passes: those of the target in `samples`, those of the draft in `beside`, each described
+    as the pass it is, so that the cost of either model is fitted as always."""
+
+    def __init__(self, speculator: Speculator, clock: Clock, limits: Limits, seed: int) -> None:
+        self.speculator = speculator
+        self.beside: dict[str, list[Sample]] = {DRAFT: []}
+        super().__init__(speculator.target, clock, limits, seed)
+
+    def _sample(self, shape: Shape) -> None:
+        seconds, plan, k = self._measure(shape), shape.plan(), self.speculator.tokens
+        marks, between = self.speculator.marks, self.clock.seconds
+        self.samples.append(Sample(checking(plan, k), seconds - between(marks[0], marks[-1])))
+        for done, (begin, end) in enumerate(pairwise(marks)):
+            self.beside[DRAFT].append(Sample(drafting(plan, done), between(begin, end)))
+
+    def _measure(self, shape: Shape) -> float:
+        k, n = self.speculator.tokens, len(shape.contexts)
+        longer = Shape(tuple(context + k for context in shape.contexts), shape.chunks)
+        segments = self._segments(longer)
+        decodes = [
+            Segment(context - 1, self._noise(2), one.table, True)
+            for one, context in zip(segments[:n], shape.contexts, strict=True)
+        ]
+        watch = Stopwatch(self.clock)
+        self.speculator.run(decodes, segments[n:], range(len(segments)), watch)
+        return watch.stop().seconds
+
+
+def speculator(parts: Parts, deployment: Deployment, kv_blocks: int) -> Speculator:
+    """The two models of a pool with `kv_blocks` of their own; BadInput for what cannot speculate."""
+    what = deployment.speculation
+    assert what is not None
+    if deployment.tp > 1:
+        raise BadInput(f"pool '{deployment.name}' speculates, which takes one device a replica here: set pool.tp=1.")
+    library, alone = parts.library, replace(deployment, speculation=None)
+    target, draft = (library.runner(one, kv_blocks) for one in (alone, replace(alone, model=what.draft)))
+    return Speculator(target, draft, what.tokens, choice(what, parts.seed), parts.timer)
+
+
+def choice(what: Speculation, seed: int) -> Choice:
+    return Rejection(what.temperature, seed) if what.method == "rejection" else Greedy()
+
+
+def speculate(parts: Parts, deployment: Deployment, script: Script) -> SpeculativeWork:
+    """The work of a pool that speculates."""
+    return SpeculativeWork(speculator(parts, deployment, deployment.kv_blocks), script, parts.sequences)
+
+
+def speculative_probe(parts: Parts, deployment: Deployment, limits: Limits) -> SpeculativeProbe:
+    """What takes its calibration samples, which stay as far from its limits as the drafted tokens reach."""
+    assert deployment.speculation is not None
+    shorter = replace(limits, context=max(1, limits.context - deployment.speculation.tokens))
+    blocks = parts.library.scratch_blocks(deployment, limits.blocks)
+    return SpeculativeProbe(speculator(parts, deployment, blocks), parts.timer, shorter, parts.seed)
