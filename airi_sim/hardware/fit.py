@@ -20,10 +20,12 @@ PASSES = ("generate", "draft")
 Samples = Sequence[tuple[Plan, float]]
 
 
-def fit(samples: Samples, knots: Sequence[int] | None = None, block_size: int = 16) -> dict[str, float]:
+def fit(
+    samples: Samples, knots: Sequence[int] | None = None, block_size: int = 16, ragged: bool = False
+) -> dict[str, float]:
     """Coefficients (seconds per unit of each feature, none negative) of a generate pass; BadInput on no samples."""
     knots = knots or knots_to(_most(samples))
-    rows = [features(plan, knots, block_size) for plan, _ in samples]
+    rows = [features(plan, knots, block_size, ragged) for plan, _ in samples]
     return dict(zip(names(knots), _mean_fit(rows, _seconds(samples)), strict=True))
 
 
@@ -42,17 +44,24 @@ def profile_from_samples(
 ) -> dict[str, Any]:
     """The profile (plain JSON values) of what was measured, by kind: generate and services; `extra` is kept."""
     head = {"format": FORMAT, "device": device, "model": model, "precision": precision, "block_size": block_size}
-    kinds = {kind: _section(kind, measured, block_size) for kind, measured in samples.items() if measured}
+    ragged = is_ragged(extra)
+    kinds = {kind: _section(kind, measured, block_size, ragged) for kind, measured in samples.items() if measured}
     if not kinds:
         raise BadInput("nothing was measured: a profile needs samples of at least one kind (generate, embed, search).")
     return head | extra | {"kinds": kinds}
 
 
-def _section(kind: str, samples: Samples, block_size: int) -> dict[str, Any]:
+def is_ragged(profile: Mapping[str, Any]) -> bool:
+    """Whether attention did not pad decodes where a profile was measured; the key is `attention: {name, features}`."""
+    attention = profile.get("attention")
+    return isinstance(attention, Mapping) and attention.get("features") == "ragged"
+
+
+def _section(kind: str, samples: Samples, block_size: int, ragged: bool) -> dict[str, Any]:
     if kind in PASSES:
         knots = knots_to(_most(samples))
-        found = fit(samples, knots, block_size)
-        rows = [features(plan, knots, block_size) for plan, _ in samples]
+        found = fit(samples, knots, block_size, ragged)
+        rows = [features(plan, knots, block_size, ragged) for plan, _ in samples]
         section: dict[str, Any] = {"knots": knots, "coefficients": found}
     else:
         found = fit_service(samples, kind)

@@ -10,7 +10,7 @@ from typing import Any
 from airi_sim.core.errors import BadInput
 from airi_sim.core.types import Affine, Plan
 from airi_sim.hardware.features import names, ramps
-from airi_sim.hardware.fit import FORMAT, PASSES
+from airi_sim.hardware.fit import FORMAT, PASSES, is_ragged
 from airi_sim.hardware.physics import PHYSICS, incomplete
 from airi_sim.hardware.service import SERVICE, ServiceCost, constants_of, many
 from airi_sim.hardware.table import Table
@@ -19,11 +19,12 @@ from airi_sim.hardware.table import Table
 class FittedCost:
     """Seconds of a generate pass, equal to features . coefficients of `profile` (see features.py).
 
-    Decodes are padded to whole blocks of the longest context, so a pass costs the same until the longest crosses a
-    block boundary: `affine` answers step 0 for the passes until then. BadInput if the profile lacks the section.
+    Where decodes are padded to whole blocks of the longest context, a pass costs the same until the longest crosses a
+    block boundary: `affine` answers step 0 for the passes until then. Where attention is ragged, contexts grow by a
+    token a pass. BadInput if the profile lacks the section.
     """
 
-    __slots__ = ("_attention", "_block", "_context", "_padded", "_sequences", "_slices", "_tokens", "notes")
+    __slots__ = ("_attention", "_block", "_context", "_padded", "_ragged", "_sequences", "_slices", "_tokens", "notes")
 
     needs_longest = True
 
@@ -33,6 +34,7 @@ class FittedCost:
         line = [found[name] for name in names(knots)[: len(knots)]]
         self._tokens = Table(lambda n: sum(c * x for c, x in zip(line, ramps(n, knots), strict=True)))
         self._block: int = profile["block_size"]
+        self._ragged = is_ragged(profile)
         self._sequences: float = found["sequences"]
         self._padded: float = found["padded_context"]
         self._attention: float = found["prefill_attention"]
@@ -49,6 +51,9 @@ class FittedCost:
             first += self._slices * len(plan.slices)
         if not n:
             return Affine(first)
+        if self._ragged:
+            attended = self._padded * (plan.context + n)
+            return Affine(first + n * self._sequences + attended, n * self._padded)
         longest = plan.longest
         padded = (longest // self._block + 1) * self._block
         return Affine(first + n * (self._sequences + self._padded * padded), 0.0, padded - longest)
