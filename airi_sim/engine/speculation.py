@@ -89,5 +89,5 @@ class SpeculativeExecutor:
 def turns(speculation: Speculation, script: Script) -> Turns:
     """How far jobs come in a pool with this speculation: by its rate, or by what was recorded."""
     seed, rate = getattr(script, "seed", 0), speculation.acceptance
-    acceptance = read_acceptance(rate, seed) if isinstance(rate, str) else Acceptance(rate, seed)
+    acceptance = Acceptance(rate, seed) if isinstance(rate, int | float) else read_acceptance(rate, seed)
     return Turns(script, acceptance, speculation.tokens)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airi_sim.core.errors import BadInput
 from airi_sim.core.protocols import CostModel
@@ -30,11 +30,12 @@ METHODS = ("greedy", "rejection")
 class Speculation:
     """`draft` proposes `tokens` tokens a pass; the target accepts those it would have said (`greedy`), or as many as
     leave its distribution at `temperature` what it is (`rejection`). `acceptance` is for the simulator alone: the
-    probability that a drafted token is accepted, or the file in which a comparison recorded what was."""
+    probability that a drafted token is accepted, or what a measured run accepted (workload.speculation), or a file of
+    that."""
 
     draft: ModelSpec
     tokens: int = 4
-    acceptance: float | str = 0.7
+    acceptance: Any = 0.7
     method: str = "greedy"
     temperature: float = 1.0
 

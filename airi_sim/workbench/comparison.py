@@ -74,8 +74,9 @@ def compare_one(name: str, config: Mapping[str, Any], folder: Path) -> Compariso
     if repeat:
         again = {**config, "backend": {**config["backend"], "cocalibrate": False}}
         execute(again, folder / "repeat", label=f"{title}measuring again, for the noise floor")
-    pinned = pin_acceptance(pin_memory(config, world), world.log.spans, folder)
-    execute(simulated(pinned, profile), folder / "sim", label=f"{title}simulating")
+    pinned = pin_memory(config, world)
+    predicted = pin_acceptance(pinned, world.log.spans, folder)
+    execute(simulated(predicted, profile), folder / "sim", label=f"{title}simulating")
     keep_parity(replay(pinned, world).parity, folder)
     return load_comparison(folder, name, repeat)
 
@@ -122,6 +123,7 @@ class Replay:
 
 def replay(config: Mapping[str, Any], measured: World) -> Replay:
     """Run the config again in the simulator with the measured durations, and compare decisions and times."""
+    config = pin_acceptance(config, measured.log.spans)
     world = build({**config, "precision": config["backend"]["precision"]}, ReplayBackend(durations(measured.backend)))
     try:
         world.driver.run(iter(world.workload))

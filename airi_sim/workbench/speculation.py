@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from copy import deepcopy
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -33,7 +32,7 @@ RULES: dict[str, Rule] = {
         lambda v: isinstance(v, int) and not isinstance(v, bool) and 1 <= v <= MOST_TOKENS,
         f"a whole number from 1 to {MOST_TOKENS}",
     ),
-    "acceptance": (lambda v: _rate(v) or isinstance(v, str), f"a number from 0 to 1, or an {ACCEPTANCE}"),
+    "acceptance": (lambda v: _rate(v) or isinstance(v, str | Mapping), f"a number from 0 to 1, or an {ACCEPTANCE}"),
     "method": (lambda v: v in METHODS, f"one of {', '.join(METHODS)}"),
     "temperature": (lambda v: isinstance(v, int | float) and not isinstance(v, bool) and v > 0, "a number above 0"),
 }
@@ -82,22 +81,27 @@ def draft_model(speculation: Speculation | None) -> ModelSpec | None:
     return None if speculation is None else speculation.draft
 
 
-def pin_acceptance(config: Mapping[str, Any], spans: Iterable[tuple[Any, ...]], folder: Path) -> dict[str, Any]:
+def pin_acceptance(
+    config: Mapping[str, Any], spans: Iterable[tuple[Any, ...]], folder: Path | None = None
+) -> dict[str, Any]:
     """The config of a measured run, in which pools that speculate accept what they did there: `spans` are its rows of
-    that table. Written to a file in `folder`, so that the simulation can be run again."""
-    copy = deepcopy(dict(config))
-    pools = {name: pool for name, pool in (copy["pools"] or {}).items() if _speculation(pool, copy) is not None}
+    that table. With a `folder` that is written to a file there, so that the simulation can be run again."""
+    pools = {name: pool for name, pool in (config["pools"] or {}).items() if _speculation(pool, config) is not None}
     if not pools:
-        return copy
-    rows = sorted(spans, key=lambda row: row[0])
-    by_pool = {name: [*found] for name, found in groupby(rows, key=lambda row: row[0].rpartition("/")[0])}
+        return dict(config)
+    rows = sorted(spans, key=lambda row: str(row[0]))
+    by_pool = {name: [*found] for name, found in groupby(rows, key=lambda row: str(row[0]).rpartition("/")[0])}
     for name, pool in pools.items():
-        own = dict(_speculation(pool, copy) or {})
-        path = folder / (ACCEPTANCE if len(pools) == 1 else f"{name}-{ACCEPTANCE}")
+        own = dict(_speculation(pool, config) or {})
         found = accepted_places(by_pool.get(name, []))
-        path.write_text(json.dumps({"rate": mean_rate(found, own.get("tokens", Speculation.tokens)), "jobs": found}))
-        pool["server"] = {**(pool.get("server") or {}), "speculation": {**own, "acceptance": str(path)}}
-    return copy
+        known: Any = {"rate": mean_rate(found, own.get("tokens", Speculation.tokens)), "jobs": found}
+        if folder is not None:
+            path = folder / (ACCEPTANCE if len(pools) == 1 else f"{name}-{ACCEPTANCE}")
+            path.write_text(json.dumps(known))
+            known = str(path)
+        server = {**(pool.get("server") or {}), "speculation": {**own, "acceptance": known}}
+        pools[name] = {**pool, "server": server}
+    return {**config, "pools": {**config["pools"], **pools}}
 
 
 def _speculation(pool: Mapping[str, Any], config: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,15 +65,15 @@ def expected_tokens(rate: float, drafted: int) -> float:
     return drafted + 1.0 if rate >= 1 else (1 - rate ** (drafted + 1)) / (1 - rate)
 
 
-def read_acceptance(path: str, seed: int) -> Acceptance:
-    """What `airi compare` recorded of a measured run; places it did not see are drawn with the mean of those it saw.
-    BadInput if the file cannot be read."""
+def read_acceptance(known: str | Mapping[str, Any], seed: int) -> Acceptance:
+    """What a measured run accepted, {"rate": mean, "jobs": {job: {place: tokens}}}, or the file it is in; places it did
+    not see are drawn with that rate. BadInput if it cannot be read."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(known).read_text(encoding="utf-8")) if isinstance(known, str) else known
         recorded = {int(job): {int(at): int(n) for at, n in places.items()} for job, places in content["jobs"].items()}
         return Acceptance(float(content["rate"]), seed, recorded)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise BadInput(
-            f"cannot read the accepted tokens at '{path}' ({error}): give a rate from 0 to 1, or the acceptance.json "
-            "that airi compare left."
+            f"cannot read the accepted tokens of speculation.acceptance={known!r:.60} ({error}): give a rate from 0 to "
+            "1, or the acceptance.json that airi compare left."
         ) from error
