@@ -28,6 +28,7 @@ class Task:
     card      number of its CUDA device
     caches    KV blocks by place, on the device and on the host: the replica's own, and those of calibration passes
     meeting   a file where several ranks meet
+    attention the attention backend
     """
 
     pool: Deployment
@@ -41,6 +42,7 @@ class Task:
     rank: int = 0
     ranks: int = 1
     meeting: str = ""
+    attention: str = "auto"
 
 
 class Ready(NamedTuple):

@@ -120,7 +120,7 @@ class Fleet:
         return [
             Task(
                 pool, library.device.type, (first + rank) % cards, library.precision, library.seed, library.weights,
-                self.clock, caches, rank, deployment.tp,
+                self.clock, caches, rank, deployment.tp, attention=library.attention[0],
             )
             for rank in range(deployment.tp)
         ]  # fmt: skip
