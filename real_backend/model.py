@@ -185,7 +185,7 @@ def _rotary(model: Model, positions: Tensor) -> tuple[Tensor, Tensor]:
 def _rotate(qk: Tensor, weight: Tensor | None, cos: Tensor, sin: Tensor, spec: ModelSpec) -> None:
     """Normalise (Qwen3) and rotate q and k where they lie, so that k and v stay one slice to be stored."""
     x = qk if weight is None else rms_norm(qk, (spec.head_dim,), None, spec.rms_eps) * weight
-    qk.copy_(torch.addcmul(x * cos, x.roll(spec.head_dim // 2, -1), sin))
+    torch.addcmul(x * cos, x.roll(spec.head_dim // 2, -1), sin, out=qk)
 
 
 def encode(model: Model, tokens: Tensor, lengths: list[int]) -> Tensor:
