@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import torch
 
 from real_backend.backend import TorchBackend
+
+torch.set_num_threads(1)  # as in a run; threads of several test processes would wait for each other
 
 
 @pytest.fixture
