@@ -224,7 +224,7 @@ def provenance(world: World, config: Mapping[str, Any], requests: Any) -> dict[s
     """Where the figures come from, and what should make one doubt them; `requests` is their table."""
     accelerator = world.generate.deployment.accelerator
     calibrated = world.backend.source == "torch" or getattr(accelerator, "confidence", "") == "measured"
-    warnings = [*world.warnings, *getattr(world.workload, "warnings", [])]
+    warnings = [*world.warnings, *getattr(world.workload, "warnings", []), *getattr(world.backend, "notes", ())]
     for executor in world.driver.executors[:1]:
         warnings += getattr(getattr(executor, "cost", None), "notes", ())
     warnings += outcomes(Columns("requests", requests))
