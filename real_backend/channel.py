@@ -28,7 +28,7 @@ class Task:
     card      number of its CUDA device
     caches    KV blocks by place, on the device and on the host: the replica's own, and those of calibration passes
     meeting   a file where several ranks meet
-    attention the attention backend
+    attention the name of the attention backend
     """
 
     pool: Deployment

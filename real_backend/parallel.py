@@ -12,11 +12,12 @@ Ranks talk over gloo on the CPU and NCCL on CUDA.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from time import process_time
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -74,20 +75,60 @@ def check(spec: ModelSpec, ranks: int, pool: str) -> None:
             )
 
 
-def meet(task: Task) -> None:
-    """Called once in each rank: wait until all are there."""
-    dist.init_process_group(
-        "nccl" if task.device == "cuda" else "gloo",
-        init_method=f"file://{task.meeting}",
-        rank=task.rank,
-        world_size=task.ranks,
-        timeout=timedelta(seconds=MEET_S),
-    )
+class Group(Protocol):
+    """The ranks of one model, seen from one of them."""
+
+    rank: int
+    ranks: int
+
+    def add(self, values: Tensor) -> None:
+        """Replace `values` by their sum over all ranks, the same bits on each."""
+        ...
+
+    def gather(self, values: Tensor) -> list[Tensor]:
+        """The `values` of all ranks, in order."""
+        ...
+
+
+class Processes:
+    """Ranks that are processes; made once in each, and waits until all are there. PeerLost if one is gone."""
+
+    def __init__(self, task: Task) -> None:
+        self.rank, self.ranks = task.rank, task.ranks
+        dist.init_process_group(
+            "nccl" if task.device == "cuda" else "gloo",
+            init_method=f"file://{task.meeting}",
+            rank=task.rank,
+            world_size=task.ranks,
+            timeout=timedelta(seconds=MEET_S),
+        )
+
+    def add(self, values: Tensor) -> None:
+        with _reaching():
+            dist.all_reduce(values)
+
+    def gather(self, values: Tensor) -> list[Tensor]:
+        parts = [torch.empty_like(values) for _ in range(self.ranks)]
+        with _reaching():
+            dist.all_gather(parts, values)
+        return parts
+
+
+@contextmanager
+def _reaching() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise PeerLost(str(error).splitlines()[0]) from error
 
 
 class Share(Library):
     """The library of one rank, whose models are its share of them. Every rank draws or maps the whole weights and keeps
     its part."""
+
+    def __init__(self, group: Group, *options: Any) -> None:
+        super().__init__(*options)
+        self.group = group
 
     def model(self, deployment: Deployment) -> Model:
         """This rank's share of the model of a pool, loaded once."""
@@ -96,10 +137,20 @@ class Share(Library):
             check_model(spec)
             path, device = self.weights.get(spec.name), str(self.device)
             tensors = stored.read(spec, path) if path else stored.draw(spec, self.seed, device, self.dtype)
-            rank, ranks = dist.get_rank(), dist.get_world_size()
-            part = build(narrowed(spec, ranks), share(tensors, spec, rank, ranks), device, self.dtype)
-            self._models[spec] = joined(part, spec.vocab)
+            self._models[spec] = share(spec, tensors, self.group, device, self.dtype)
         return self._models[spec]
+
+
+def share(spec: ModelSpec, tensors: Mapping[str, Tensor], group: Group, device: str, dtype: torch.dtype) -> Model:
+    """One rank's share of a model, which sums and gathers over the ranks."""
+    part = build(narrowed(spec, group.ranks), parts(spec, tensors, group), device, dtype)
+    layers = tuple(_joined(layer, group) for layer in part.layers)
+    return replace(part, layers=layers, head=Gathered(part.head, group, spec.vocab))
+
+
+def _joined(layer: Layer, group: Group) -> Layer:
+    mlp: Any = Summed(layer.mlp, group)
+    return replace(layer, out=Summed(layer.out, group), mlp=mlp)
 
 
 def narrowed(spec: ModelSpec, ranks: int) -> ModelSpec:
@@ -116,70 +167,50 @@ def _narrow(kind: LayerKind, ranks: int) -> LayerKind:
     )
 
 
-def share(tensors: Mapping[str, Tensor], spec: ModelSpec, rank: int, ranks: int) -> dict[str, Tensor]:
-    """The part of each tensor that a rank holds."""
-    mine = {name: _part(name, tensor, rank, ranks) for name, tensor in tensors.items()}
-    head = tensors[EMBEDDING] if spec.tied else tensors[HEAD]
-    each = -(-spec.vocab // ranks)
-    rows = head[rank * each : (rank + 1) * each]
+def parts(spec: ModelSpec, tensors: Mapping[str, Tensor], group: Group) -> dict[str, Tensor]:
+    """What a rank holds of each tensor; the head is padded with rows of zeros to equal parts."""
+    mine = {name: _part(name, tensor, group) for name, tensor in tensors.items()}
+    each = -(-spec.vocab // group.ranks)
+    rows = tensors[EMBEDDING if spec.tied else HEAD][group.rank * each :][:each]
     mine[HEAD] = torch.cat((rows, rows.new_zeros(each - len(rows), spec.hidden)))
     return mine
 
 
-def _part(name: str, tensor: Tensor, rank: int, ranks: int) -> Tensor:
+def _part(name: str, tensor: Tensor, group: Group) -> Tensor:
     projection = name.split(".")[-2]
     if projection in ROWS:
-        return tensor.chunk(ranks)[rank]
+        return tensor.chunk(group.ranks)[group.rank]
     if projection not in COLUMNS:
         return tensor
     if name.endswith("bias"):  # it is added once
-        return tensor if rank == 0 else torch.zeros_like(tensor)
-    return tensor.chunk(ranks, 1)[rank].contiguous()
-
-
-def joined(model: Model, vocabulary: int) -> Model:
-    """A rank's model whose products are summed and gathered over the ranks."""
-    layers = tuple(_joined(layer) for layer in model.layers)
-    return replace(model, layers=layers, head=Gathered(model.head, vocabulary))
-
-
-def _joined(layer: Layer) -> Layer:
-    mlp: Any = Summed(layer.mlp)
-    return replace(layer, out=Summed(layer.out), mlp=mlp)
+        return torch.zeros_like(tensor) if group.rank else tensor
+    return tensor.chunk(group.ranks, 1)[group.rank].contiguous()
 
 
 class Summed:
     """A product over part of the columns, or an MLP that ends with one: the sum over the ranks is the whole."""
 
-    __slots__ = ("part",)
+    __slots__ = ("group", "part")
 
-    def __init__(self, part: Linear) -> None:
+    def __init__(self, part: Linear, group: Group) -> None:
         self.part = part
+        self.group = group
 
     def __call__(self, x: Tensor) -> Tensor:
         y = self.part(x)
-        _together(lambda: dist.all_reduce(y))
+        self.group.add(y)
         return y
 
 
 class Gathered:
     """A product by part of the rows: the results of all ranks side by side, cut to the vocabulary."""
 
-    __slots__ = ("part", "vocabulary")
+    __slots__ = ("group", "part", "vocabulary")
 
-    def __init__(self, part: Linear, vocabulary: int) -> None:
+    def __init__(self, part: Linear, group: Group, vocabulary: int) -> None:
         self.part = part
+        self.group = group
         self.vocabulary = vocabulary
 
     def __call__(self, x: Tensor) -> Tensor:
-        y = self.part(x).contiguous()
-        parts = [torch.empty_like(y) for _ in range(dist.get_world_size())]
-        _together(lambda: dist.all_gather(parts, y))
-        return torch.cat(parts, -1)[..., : self.vocabulary]
-
-
-def _together(collective: Callable[[], object]) -> None:
-    try:
-        collective()
-    except RuntimeError as error:
-        raise PeerLost(str(error).splitlines()[0]) from error
+        return torch.cat(self.group.gather(self.part(x)), -1)[..., : self.vocabulary]

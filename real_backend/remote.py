@@ -131,7 +131,7 @@ class RemoteExecutor:
                 self.probe.follow(plan)
         return now + self._over[1]
 
-    def cut(self, plan: Plan, now: float) -> float | None:
+    def cut(self, plan: Plan, now: float, more: int = 0) -> float | None:
         """A single pass has no earlier end."""
         return None
 

@@ -31,9 +31,7 @@ class Worker:
     def __init__(self, task: Task) -> None:
         if task.device == "cuda":
             torch.cuda.set_device(task.card)
-        if task.ranks > 1:
-            parallel.meet(task)
-        library = (parallel.Share if task.ranks > 1 else Library)(task.device, task.precision, task.seed, task.weights)
+        library = library_of(task)
         self.clock = (parallel.clock if task.ranks > 1 else clocks.clock)(task.clock, library.device)
         self.runners = [library.runner(task.pool, *blocks) for blocks in task.caches]
         clocks.settle()
@@ -47,6 +45,12 @@ class Worker:
             runner.cache.copy(copies)
         found = runner.run(segments, watch)
         return Done(found, watch.stop())
+
+
+def library_of(task: Task) -> Library:
+    """Whole models, or this rank's share of them."""
+    options = task.device, task.precision, task.seed, task.weights, task.attention
+    return parallel.Share(parallel.Processes(task), *options) if task.ranks > 1 else Library(*options)
 
 
 def serve(channel: Channel) -> None:
