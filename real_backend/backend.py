@@ -88,12 +88,13 @@ class TorchBackend:
         return TorchExecutor(work, self.timer, record, probe)
 
     def probe(self, deployment: Deployment) -> Probe:
-        """What takes the calibration samples of a pool; its replicas share it."""
-        if deployment.name not in self._probes:
+        """What takes the calibration samples of a pool; its replicas share it, and so do the pools of a family."""
+        family = deployment.family or deployment.name
+        if family not in self._probes:
             far = self.fleet.takes(deployment)
             made = self.fleet.probe(deployment) if far else KINDS[deployment.kind].probe(self.parts, deployment)
-            self._probes[deployment.name] = deployment, made
-        return self._probes[deployment.name][1]
+            self._probes[family] = deployment, made
+        return self._probes[family][1]
 
     def default_kv_blocks(self, deployment: Deployment) -> int:
         """KV blocks of one replica when the config names none; BadInput if not even one fits."""
@@ -110,11 +111,13 @@ class TorchBackend:
             for other, probe in self._probes.values()
             if probe.samples and (other.kind != deployment.kind or other is deployment)
         }
-        samples |= getattr(self._probes[deployment.name][1], "beside", {})
+        for other, probe in self._probes.values():
+            if other.kind != deployment.kind or other is deployment:
+                samples |= getattr(probe, "beside", {})
         return profile_from_samples(
             samples,
             device=self.device_name(),
-            model=deployment.model.name if deployment.model else deployment.name,
+            model=deployment.likeness,
             precision=self.library.precision,
             block_size=deployment.block_size,
             attention=self.attention(),
@@ -163,7 +166,7 @@ class TorchBackend:
         self.rest()
         self.library.close()
         self._probes.clear()
-        self.parts.indexes.clear()
+        self.parts.close()
         gc.unfreeze()
         torch.set_num_threads(self._threads)
 

@@ -86,6 +86,10 @@ class TorchExecutor:
         """Forget a job (by id) that was cancelled."""
         self.work.drop(job)
 
+    def bring(self, load: Any) -> None:
+        """Of a loader: a model that is to be there when the run begins, untimed."""
+        self.work.bring(load)  # type: ignore[attr-defined]
+
 
 class GenerateWork:
     """Prompt chunks and decodes of a language model, all rows of a plan in one forward."""

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from airi_sim.core.protocols import Script
 from airi_sim.hardware.deployment import Deployment
-from real_backend.calibrate import GenerateProbe, Limits, Probe, ServiceProbe
-from real_backend.clock import Clock, Stopwatch
+from airi_sim.hardware.service import index_shape
+from airi_sim.runtime.features import KEYS
+from real_backend import vision
+from real_backend.calibrate import GenerateProbe, Limits, Probe
+from real_backend.clock import Clock
 from real_backend.executor import GenerateWork, Work
+from real_backend.heads import draw_head
 from real_backend.library import Library
+from real_backend.loads import HOST, Berth, LoadProbe, LoadWork, Shelf
 from real_backend.results import Results
 from real_backend.sequences import Sequences
-from real_backend.services import EmbedWork, FlatIndex, SearchWork, embed
+from real_backend.services.features import FeatureTable, LookUpProbe, LookUps
+from real_backend.services.images import Imager, images_among
+from real_backend.services.search import Searcher, build_index
+from real_backend.services.texts import Classifier, Embedder, Reranker
+from real_backend.services.work import Service, ServiceProbe, ServiceWork
 from real_backend.speculation import speculate, speculative_probe
+
+CHUNK = 64
+"""Tokens of a document, where a pool does not say."""
+WIDTH = 16
+"""Features of a key, where a pool does not say."""
 
 
 @dataclass
@@ -26,11 +41,29 @@ class Parts:
     timer: Clock
     results: Results
     sequences: Sequences
-    indexes: dict[str, FlatIndex] = field(default_factory=dict)
+    services: dict[str, Service] = field(default_factory=dict)
+    tables: dict[str, FeatureTable] = field(default_factory=dict)
+    berths: dict[str, list[Berth]] = field(default_factory=dict)
+    shelf: Shelf | None = None
 
     @property
     def seed(self) -> int:
         return self.library.seed
+
+    def close(self) -> None:
+        """Give indexes, heads and tables back."""
+        self.services.clear()
+        for table in self.tables.values():
+            table.close()
+        self.tables.clear()
+
+    def close(self) -> None:
+        """Give everything back but the models of the library."""
+        self.indexes.clear()
+        self.berths.clear()
+        if self.shelf is not None:
+            self.shelf.close()
+            self.shelf = None
 
 
 class Kind(NamedTuple):
@@ -43,9 +76,13 @@ class Kind(NamedTuple):
 def generate(parts: Parts, deployment: Deployment, script: Script) -> Work:
     if deployment.speculation is not None:
         return speculate(parts, deployment, script)
-    return GenerateWork(
-        parts.library.runner(deployment, deployment.kv_blocks, deployment.swap_blocks), script, parts.sequences
-    )
+    if deployment.devices:
+        berth = Berth(deployment, script, parts.sequences)
+        parts.berths.setdefault(deployment.name, []).append(berth)
+        return berth
+    runner = parts.library.runner(deployment, deployment.kv_blocks, deployment.swap_blocks)
+    runner.images = partial(images_among, parts.results)
+    return GenerateWork(runner, script, parts.sequences)
 
 
 def generate_probe(parts: Parts, deployment: Deployment) -> Probe:
@@ -63,40 +100,86 @@ def generate_limits(library: Library, deployment: Deployment) -> Limits:
     return Limits(deployment.max_num_seqs, longest, deployment.max_num_batched_tokens, blocks)
 
 
-def embedding(parts: Parts, deployment: Deployment, script: Script) -> Work:
-    return EmbedWork(parts.library.model(deployment), script, parts.results)
+def loading(parts: Parts, _deployment: Deployment, _script: Script) -> Work:
+    return LoadWork(shelf_of(parts), parts.berths)
 
 
-def embedding_probe(parts: Parts, deployment: Deployment) -> Probe:
-    model = parts.library.model(deployment)
-
-    def run(lengths: list[int], watch: Stopwatch) -> None:
-        embed(model, [[token % model.spec.vocab for token in range(length)] for length in lengths], watch)
-
-    return ServiceProbe(run, parts.timer, service_limits(deployment), parts.seed)
+def loading_probe(parts: Parts, deployment: Deployment) -> Probe:
+    service = deployment.service or {}
+    tiers = (str(service["tier"]), *((HOST,) if service["host_bytes"] else ()))
+    return LoadProbe(LoadWork(shelf_of(parts), parts.berths), parts.timer, tiers)
 
 
-def search(parts: Parts, deployment: Deployment, _script: Script) -> Work:
-    return SearchWork(index_of(parts, deployment), service_key(deployment, "chunk_tokens", 64), parts.results)
+def shelf_of(parts: Parts) -> Shelf:
+    """Where the weights of models lie that come and go: one for all devices."""
+    if parts.shelf is None:
+        parts.shelf = Shelf(parts.library)
+    return parts.shelf
 
 
-def search_probe(parts: Parts, deployment: Deployment) -> Probe:
-    index = index_of(parts, deployment)
+def service(make: Callable[[Parts, Deployment], Service]) -> Kind:
+    """A kind whose pools do their jobs in batches; the replicas of a pool share the service that `make` makes."""
 
-    def run(lengths: list[int], watch: Stopwatch) -> None:
-        watch.lap()
-        index.search(index.vectors[: len(lengths)], 4)[1].tolist()
-        watch.lap()
+    def shared(parts: Parts, deployment: Deployment) -> Service:
+        if deployment.name not in parts.services:
+            parts.services[deployment.name] = make(parts, deployment)
+        return parts.services[deployment.name]
 
-    return ServiceProbe(run, parts.timer, service_limits(deployment), parts.seed)
+    def work(parts: Parts, deployment: Deployment, script: Script) -> Work:
+        return ServiceWork(shared(parts, deployment), script, parts.results)
+
+    def probe(parts: Parts, deployment: Deployment) -> Probe:
+        limits = service_limits(deployment)
+        return ServiceProbe(shared(parts, deployment), deployment.kind, parts.timer, limits, parts.seed)
+
+    return Kind(work, probe)
 
 
-def index_of(parts: Parts, deployment: Deployment) -> FlatIndex:
-    """The index of a pool, built once and shared by its replicas."""
-    if deployment.name not in parts.indexes:
-        vectors, width = service_key(deployment, "vectors", 10000), service_key(deployment, "width", 128)
-        parts.indexes[deployment.name] = FlatIndex(vectors, width, parts.seed, str(parts.library.device))
-    return parts.indexes[deployment.name]
+def embedder(parts: Parts, deployment: Deployment) -> Service:
+    return Embedder(parts.library.model(deployment), parts.results)
+
+
+def reranker(parts: Parts, deployment: Deployment) -> Service:
+    head = draw_head(parts.library.spec(deployment), 1, parts.seed, str(parts.library.device))
+    chunk = service_key(deployment, "chunk_tokens", CHUNK)
+    return Reranker(parts.library.model(deployment), head, chunk, parts.results)
+
+
+def classifier(parts: Parts, deployment: Deployment) -> Service:
+    spec, labels = parts.library.spec(deployment), service_key(deployment, "labels", 2)
+    head = draw_head(spec, labels, parts.seed, str(parts.library.device))
+    return Classifier(parts.library.model(deployment), head, parts.results)
+
+
+def imager(parts: Parts, deployment: Deployment) -> Service:
+    library, spec = parts.library, parts.library.spec(deployment)
+    device, path = str(library.device), library.weights.get(spec.name)
+    tensors = vision.read(spec, path) if path else vision.draw(spec, library.seed, device, library.dtype)
+    return Imager(vision.build(spec, tensors, device, library.dtype))
+
+
+def searcher(parts: Parts, deployment: Deployment) -> Service:
+    described = {"vectors": 10000, "width": 128} | (deployment.service or {})
+    shape = index_shape(described, deployment.name)
+    assert shape is not None
+    index, apart = build_index(shape, parts.seed, str(parts.library.device))
+    return Searcher(index, service_key(deployment, "chunk_tokens", CHUNK), parts.results, apart)
+
+
+def look_ups(parts: Parts, deployment: Deployment, _script: Script) -> Work:
+    return LookUps(table_of(parts, deployment), parts.results)
+
+
+def look_up_probe(parts: Parts, deployment: Deployment) -> Probe:
+    return LookUpProbe(table_of(parts, deployment), parts.timer, parts.seed)
+
+
+def table_of(parts: Parts, deployment: Deployment) -> FeatureTable:
+    """The table of a feature pool, made once and shared by its replicas."""
+    if deployment.name not in parts.tables:
+        keys, width = service_key(deployment, "keys", KEYS), service_key(deployment, "width", WIDTH)
+        parts.tables[deployment.name] = FeatureTable(keys, width, parts.seed)
+    return parts.tables[deployment.name]
 
 
 def service_key(deployment: Deployment, key: str, default: int) -> int:
@@ -112,6 +195,10 @@ def service_limits(deployment: Deployment) -> Limits:
 
 KINDS = {
     "generate": Kind(generate, generate_probe),
-    "embed": Kind(embedding, embedding_probe),
-    "search": Kind(search, search_probe),
+    "embed": service(embedder),
+    "rerank": service(reranker),
+    "classify": service(classifier),
+    "vision": service(imager),
+    "search": service(searcher),
+    "features": Kind(look_ups, look_up_probe),
 }

@@ -15,12 +15,16 @@ if TYPE_CHECKING:
 
 LATENCIES = ("ttft", "tpot", "itl", "e2e", "queue")
 STATISTICS = ("mean", "p50", "p95")
+WORDS = ("queue", "load", "cold")
+"""Names that are no abbreviations."""
 OTHERS = {
     "requests_per_s": ("throughput", "requests_per_s"),
     "output_tokens_per_s": ("throughput", "output_tokens_per_s"),
     "preemptions": ("preemptions",),
     "duration_s": ("duration_s",),
 }
+LOADS = {"load": "s", "cold": "cold_s"}
+"""Of runs in which models come and go: the time of a load, and what jobs waited for one."""
 COLUMNS = ("sim", "measured", "error_pct", "noise_pct")
 
 
@@ -31,11 +35,8 @@ def compare(sim: Run | Summary, measured: Run | Summary, repeat: Run | Summary |
     import pandas as pd
 
     left, right = figures(sim), figures(measured)
-    again = dict.fromkeys(left) if repeat is None else figures(repeat)
-    rows = {
-        name: (left[name], right[name], _off(left[name], right[name]), _size(_off(again[name], right[name])))
-        for name in left
-    }
+    again: dict[str, float | None] = {} if repeat is None else figures(repeat)
+    rows = {name: _row(left.get(name), right.get(name), again.get(name)) for name in right | left}
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS), dtype=float)
     return frame.rename_axis("metric")
 
@@ -44,6 +45,8 @@ def figures(run: Run | Summary) -> dict[str, float | None]:
     """The figures that are compared, by name: ttft_mean, ..., duration_s."""
     summary = run if isinstance(run, Mapping) else run.summary
     found = {f"{name}_{kind}": summary[f"{name}_s"][kind] for name in LATENCIES for kind in STATISTICS}
+    if (summary.get("loads") or {}).get("count"):
+        found |= {f"{name}_{kind}": summary["loads"][key][kind] for name, key in LOADS.items() for kind in STATISTICS}
     return found | {name: _follow(summary, path) for name, path in OTHERS.items()}
 
 
@@ -62,8 +65,8 @@ def format_table(frame: pd.DataFrame) -> str:
 def row_name(metric: Any) -> str:
     """ttft_p50 as people write it: TTFT p50."""
     name, _, kind = str(metric).partition("_")
-    if name in LATENCIES:
-        return f"{name if name == 'queue' else name.upper()} {kind}"
+    if name in (*LATENCIES, *LOADS):
+        return f"{name if name in WORDS else name.upper()} {kind}"
     return str(metric).removesuffix("_s").replace("_per", "/s").replace("_", " ") if "_per_s" in str(metric) else name
 
 
@@ -75,7 +78,11 @@ def cell_text(metric: Any, column: str, value: float) -> str:
         return f"{value:+.1f} %" if column == "error_pct" else f"{value:.1f} %"
     if metric == "preemptions":
         return f"{value:,.0f}"
-    return seconds(value) if str(metric).partition("_")[0] in (*LATENCIES, "duration") else digits(value)
+    return seconds(value) if str(metric).partition("_")[0] in (*LATENCIES, *LOADS, "duration") else digits(value)
+
+
+def _row(sim: float | None, measured: float | None, again: float | None) -> tuple[float | None, ...]:
+    return sim, measured, _off(sim, measured), _size(_off(again, measured))
 
 
 def _off(value: float | None, reference: float | None) -> float | None:

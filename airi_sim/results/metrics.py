@@ -8,6 +8,7 @@ queue_s  first start of any of its jobs - arrival; of every request that was sta
 slo      attainment: share of *offered* requests that finished and met every limit; goodput: those a second
 cost     of servers held and used, see cost.py; per_mtok: per million output tokens
 moves    transfers between servers: how many, their bytes, the seconds each took
+loads    models brought to shared devices and taken away, and how long jobs waited for theirs, see loads.py
 cache    prompt tokens found in the prefix cache / prompt tokens, over started generate jobs
 """
 
@@ -24,6 +25,7 @@ from airi_sim.core.errors import BadInput
 from airi_sim.results.columns import Columns, Floats, every
 from airi_sim.results.cost import bill
 from airi_sim.results.fairness import fairness, union
+from airi_sim.results.loads import loads
 from airi_sim.results.slo import met, objectives
 from airi_sim.results.stats import Description, describe
 from airi_sim.results.tokens import Tokens
@@ -74,6 +76,7 @@ def summarise(
             "utilization": use,
             "cost": bill(plans, window, float(np.nansum(requests.floats("output_tokens"))), prices),
             "moves": moves(plans),
+            "loads": loads(jobs, plans),
             "preemptions": int(np.nansum(jobs.floats("preemptions"))),
             "decisions_hash": decisions_hash,
             "engine": dict.fromkeys(ENGINE) | _counted(plans) | dict(engine),

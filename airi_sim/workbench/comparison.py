@@ -95,7 +95,7 @@ def pin_memory(config: Mapping[str, Any], world: World) -> dict[str, Any]:
     copy = deepcopy(dict(config))
     copy["pools"] = {name: dict(pool) for name, pool in (copy["pools"] or {"default": copy["pool"]}).items()}
     for plan in world.plans:
-        pool = copy["pools"].get(plan.deployment.name)
+        pool = copy["pools"].get(plan.deployment.family or plan.deployment.name)
         if pool is not None and plan.deployment.kind == "generate":
             pool["server"] = {**(pool.get("server") or {}), "kv_blocks": plan.deployment.kv_blocks}
     return copy

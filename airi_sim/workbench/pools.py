@@ -93,6 +93,8 @@ def _plan(key: str, pool: Mapping[str, Any], config: Mapping[str, Any], hash_blo
     model = _part(config, pool, "model") if kind not in SERVICES or SERVICES[kind].model else None
     accelerator, serving = _accelerator(config, pool), instantiate(config["serving"], "serving")
     tp = pool.get("tp", 1)
+    if pool.get("copies") and model is not None:
+        model = replace(model, name=name)
     precision = config["backend"]["precision"] if measured else config["precision"]
     blocks, room = server["kv_blocks"] or 0, 0
     speculation = speculation_of(server, f"{key}.server" if pool.get("server") else "server", config["seed"])

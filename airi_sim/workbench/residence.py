@@ -95,6 +95,8 @@ def _check_plan(plan: PoolPlan) -> None:
     deployment, where = plan.deployment, f"pools.{plan.deployment.name}"
     if deployment.kind != "generate" or plan.role != "both":
         raise BadInput(f"{where}.device: only pools of kind generate and role both share devices.")
+    if deployment.speculation is not None:
+        raise BadInput(f"{where} shares a device and speculates: a draft model cannot come and go, take one of the two.")
     if not plan.server["kv_blocks"]:
         raise BadInput(
             f"{where} shares a device: say how much of it is for KV with server.kv_blocks, for it cannot be what the "
@@ -107,7 +109,7 @@ def _loader(name: str, shared: Sequence[PoolPlan], memory: Mapping[str, Any]) ->
     one = shared[0].deployment
     if any(plan.deployment.accelerator != one.accelerator for plan in shared):
         raise BadInput(f"the pools of device '{name}' name unlike accelerators: give them one.")
-    service = {"init_s": memory["init_s"], "host_bytes": memory["host_bytes"]}
+    service = {name: memory[name] for name in ("init_s", "host_bytes", "tier")}
     return replace(one, name=name, kind="load", model=None, replicas=1, devices=(), family="", service=service)
 
 
