@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import sha256
+from itertools import count
 from typing import Any
 
 TABLES: dict[str, tuple[str, ...]] = {
@@ -43,13 +44,13 @@ class Log:
         self.plans = self.rows["plans"]
         self.decisions = self.rows["decisions"]
         self.spans = self.rows["spans"]
-        self.order = self.hashed = 0
+        self.order = count()
+        self.hashed = 0
         self._places: dict[str, Any] = {}
 
     def decide(self, where: str, policy: str, job: int, choice: str, index: int) -> None:
         """A choice of a policy: at the gateway or on a server, before its pass number `index`."""
-        self.decisions.append((self.order, where, policy, job, choice, index))
-        self.order += 1
+        self.decisions.append((next(self.order), where, policy, job, choice, index))
 
     def spill(self) -> None:
         """Hand full tables to the sink; the runtime calls it when a request ends."""

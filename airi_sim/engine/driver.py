@@ -67,6 +67,7 @@ class Driver:
         self.env = Environment()
         self.touched = runtime.touched
         self.starts = [executor.start for executor in executors]
+        self.finishes = [executor.finish for executor in executors]
         self.events = self.arrived = 0
         self.now = 0.0
         self.coming = inf
@@ -111,28 +112,29 @@ class Driver:
         queue: list[Any] = env._queue
         while True:
             head = queue[0] if queue else NOTHING
-            now = head[0]
-            if (self.coming <= now or runtime.due <= now) and self._outside(head, until):
-                continue
-            if now >= until:
+            now, timer, arrival = head[0], runtime.due, self.coming
+            if timer < now and timer <= arrival and timer < until:
+                self._tick(timer)
+            elif arrival < now and arrival < until:
+                self._arrive(arrival)
+            elif now >= until:
                 return
-            heappop(queue)
-            env._now = now
-            what = head[3]
-            if type(what) is not Plan:
-                _happen(what)
-            elif what.end == now:  # else it was cut
-                self._done(what, now)
+            elif not ((timer == now or arrival == now) and self._tied(head)):
+                heappop(queue)
+                env._now = now
+                what = head[3]
+                if type(what) is not Plan:
+                    _happen(what)
+                elif what.end == now:  # else it was cut
+                    self._done(what, now)
 
-    def _outside(self, head: tuple[Any, ...], until: float) -> bool:
-        """Let an arrival or a timer happen if it comes before `head` of the calendar; False if none does."""
-        timer, arrival = self.runtime.due, self.coming
-        if min(timer, arrival) >= until:
-            return False
-        if timer <= arrival and (timer, TIMER, inf) < head:
-            self._tick(timer)
-        elif (arrival, ARRIVAL, inf) < head:
-            self._arrive(arrival)
+    def _tied(self, head: tuple[Any, ...]) -> bool:
+        """A timer or an arrival is due at the moment of `head` of the calendar: let it happen if it goes before it."""
+        now, order = head[:2]
+        if self.runtime.due == now and order > TIMER:
+            self._tick(now)
+        elif self.coming == now and order > ARRIVAL:
+            self._arrive(now)
         else:
             return False
         return True
@@ -173,7 +175,7 @@ class Driver:
             return
         self.now = now
         self.events += 1
-        self.runtime.finish(plan, self.executors[plan.server].finish(plan, now), now)
+        self.runtime.finish(plan, self.finishes[plan.server](plan, now), now)
         if self.devices is not None:
             self._release(plan.server)
         self._react(now)
@@ -182,7 +184,7 @@ class Driver:
         """Cut and start what the runtime touched."""
         if self.devices is not None:
             self._take_turns(now)
-        ask, starts = self.runtime.plan, self.starts
+        ask, env = self.runtime.plan, self.env
         for server in self.touched:
             if server.cut_wanted:
                 self._cut(server, now)
@@ -190,8 +192,8 @@ class Driver:
                 plan = ask(server, now)
                 if plan is None:
                     break
-                plan.end = end = starts[plan.server](plan, now)
-                self._enter(end, COMPLETION, plan)
+                plan.end = end = self.starts[plan.server](plan, now)
+                heappush(env._queue, (end, COMPLETION, next(env._eid), plan))  # type: ignore[misc]
         self.touched.clear()
 
     def _cut(self, server: Any, now: float) -> None:

@@ -147,8 +147,10 @@ def boundary(first: float, step: float, seconds: float) -> int:
     if seconds < 0:
         return 1
     half = first - 0.5 * step
-    passes = max(1, int(2 * seconds / (half + sqrt(half * half + 2 * step * seconds))) if seconds else 1)
-    while total(first, step, passes) <= seconds:
+    passes = int(2 * seconds / (half + sqrt(half * half + 2 * step * seconds))) if seconds else 0
+    if passes < 1:
+        passes = 1
+    while passes * first + step * (passes * (passes - 1) * 0.5) <= seconds:  # `total`, without a call
         passes += 1
     while passes > 1 and total(first, step, passes - 1) > seconds:
         passes -= 1

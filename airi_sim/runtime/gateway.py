@@ -48,6 +48,7 @@ class Gateway:
         deciders = [admission, model_router, *[pool.router for pool in pools]]
         self.hearers: list[Callable[[Job, int, float], None]] = [p.over for p in deciders if hasattr(p, "over")]
         self.able: dict[tuple[str, str], dict[str, Pool]] = {}
+        self.sole: dict[tuple[str, str], Pool] = {}
         self.flows: dict[int, Flow | Single] = {}
         self.outside: deque[Request] = deque()
         self.ready: deque[Flow | Single] = deque()
@@ -115,7 +116,7 @@ class Gateway:
             hear(job, job.out, now)
         if job.origin is not None:
             tell_over(job.origin, job, now)
-        if not flow.over(job):
+        if flow.call is None and not flow.over(job):
             return
         if flow.cancelled:
             flow.close()
@@ -152,7 +153,7 @@ class Gateway:
     # -- the way of a job: choose a pool, admit, route, queue
 
     def _offer(self, job: LiveJob, now: float) -> None:
-        pool = self._choose(job, now)
+        pool = self.sole.get((job.kind, job.model)) or self._choose(job, now)
         if pool is None:
             self._refuse(job, "failed", f"no pool serves {job.kind} jobs of model '{job.model}'", now)
             return
@@ -167,6 +168,8 @@ class Gateway:
         if able is None:
             able = {name: pool for name, pool in self.pools.items() if pool.serves(job)}
             self.able[job.kind, job.model] = able
+            if len(able) == 1:
+                self.sole[job.kind, job.model] = next(iter(able.values()))
         return self._pick(job, able, now)
 
     def _pick(self, job: LiveJob, able: Mapping[str, Pool], now: float) -> Pool | None:
@@ -205,7 +208,8 @@ class Gateway:
             self._refuse(job, "failed", f"no replica of pool '{pool.name}' is up", now)
             return
         job.pool = pool.name
-        self.log.decide(GATEWAY, pool.router_name, job.id, server.name, 0)
+        log = self.log
+        log.decisions.append((next(log.order), GATEWAY, pool.router_name, job.id, server.name, 0))
         reason = server.refuses(job)
         if reason:
             self._refuse(job, "rejected", reason, now)

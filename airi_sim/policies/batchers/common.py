@@ -11,9 +11,9 @@ def admit_waiting(draft: Draft, queue: Queue, now: float, most: int = FOREVER) -
     """Admit from the head of the queue until a seat, the budget or the memory runs out, or `most` are in; returns how
     many. Nobody is skipped."""
     admitted = 0
-    while admitted < most and draft.budget > 0 and draft.seats > 0:
-        job = queue.peek(now)
-        if job is None or not draft.admit(job):
+    peek = queue.peek
+    while draft.seats > 0 and (job := peek(now)) is not None and draft.budget > 0 and admitted < most:
+        if not draft.admit(job):
             break
         queue.pop(now)
         admitted += 1

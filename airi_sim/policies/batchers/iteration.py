@@ -9,7 +9,7 @@ from math import sqrt
 from airi_sim.core.errors import BadInput
 from airi_sim.core.protocols import Draft, Queue
 from airi_sim.core.types import FOREVER, Horizon
-from airi_sim.policies.batchers.common import above_zero, at_least_one, not_negative, prompts
+from airi_sim.policies.batchers.common import above_zero, admit_waiting, at_least_one, continue_prompts, not_negative, prompts
 
 
 class ChunkedPrefill:
@@ -28,7 +28,10 @@ class ChunkedPrefill:
         if self.tokens is not None and self.tokens < draft.budget:
             draft.budget = self.tokens
         draft.decode(now)
-        prompts(draft, queue, now)
+        if draft.partial:
+            continue_prompts(draft, now)
+        if not draft.preempted:
+            admit_waiting(draft, queue, now)
 
 
 class PrefillFirst:
