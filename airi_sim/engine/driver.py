@@ -28,8 +28,8 @@ class At(Event):
     __init__ = object.__init__
 
 
-NOTHING = (inf, inf, 0, None)
-"""What comes first on a calendar with nothing on it."""
+BEFORE_ALL = -1
+"""Order of the end of a run: nothing happens at that moment any more."""
 
 
 class Device:
@@ -89,8 +89,8 @@ class Driver:
         event._value, event._ok = None, True
         self._enter(time, order, event)
 
-    def _enter(self, time: float, order: int, what: Event | Plan) -> None:
-        """Put an event, or the end of a plan, on SimPy's calendar."""
+    def _enter(self, time: float, order: int, what: Event | Plan | None) -> None:
+        """Put an event, the end of a plan, or (None) the end of the run on SimPy's calendar."""
         heappush(self.env._queue, (time, order, next(self.env._eid), what))  # type: ignore[misc]
 
     def run(self, items: Iterator[Item], until: float = inf) -> float:
@@ -108,25 +108,34 @@ class Driver:
     def _loop(self, until: float) -> None:
         """SimPy's loop, in one piece: the ends of plans lie on its calendar as they are, without an event around them,
         and arrivals and timers, which come in order by themselves, beside it."""
-        env, runtime = self.env, self.runtime
-        queue: list[Any] = env._queue
+        runtime, queue = self.runtime, self.env._queue
+        self._enter(until, BEFORE_ALL, None)
         while True:
-            head = queue[0] if queue else NOTHING
+            head = queue[0]
             now, timer, arrival = head[0], runtime.due, self.coming
-            if timer < now and timer <= arrival and timer < until:
+            if timer < now and timer <= arrival:
                 self._tick(timer)
-            elif arrival < now and arrival < until:
+            elif arrival < now:
                 self._arrive(arrival)
-            elif now >= until:
-                return
             elif not ((timer == now or arrival == now) and self._tied(head)):
                 heappop(queue)
-                env._now = now
-                what = head[3]
-                if type(what) is not Plan:
-                    _happen(what)
-                elif what.end == now:  # else it was cut
-                    self._done(what, now)
+                what: Any = head[3]
+                if type(what) is Plan:
+                    if what.end == now:  # else it was cut
+                        self._done(what, now)
+                elif what is None:
+                    return
+                else:
+                    self._happen(what, now)
+
+    def _happen(self, event: Any, now: float) -> None:
+        """What SimPy does with an event whose time has come."""
+        self.env._now = now
+        callbacks, event.callbacks = event.callbacks, None
+        for callback in callbacks:
+            callback(event)
+        if not event._ok and not hasattr(event, "_defused"):
+            raise event._value
 
     def _tied(self, head: tuple[Any, ...]) -> bool:
         """A timer or an arrival is due at the moment of `head` of the calendar: let it happen if it goes before it."""
@@ -146,7 +155,7 @@ class Driver:
     def _arrive(self, now: float) -> None:
         item = self.item
         assert item is not None
-        self.now = self.env._now = now
+        self.now = now
         self.events += 1
         self.arrived += 1
         learn = self.learn
@@ -161,7 +170,6 @@ class Driver:
 
     def _tick(self, now: float) -> None:
         self.events += 1
-        self.env._now = now
         if self.runtime.tick(now):
             self.now = now
         if self.touched:
@@ -271,12 +279,3 @@ class Driver:
         """Who has nothing to run leaves the turn to the next in line."""
         if device.line:
             self.runtime.touched.append(device.line[0])
-
-
-def _happen(event: Any) -> None:
-    """What SimPy does with an event whose time has come."""
-    callbacks, event.callbacks = event.callbacks, None
-    for callback in callbacks:
-        callback(event)
-    if not event._ok and not hasattr(event, "_defused"):
-        raise event._value

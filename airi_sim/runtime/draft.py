@@ -144,7 +144,7 @@ class Drafting:
         if self.seats <= 0:
             return False
         if self.cache is None:
-            tokens = self._first(live.tokens)
+            tokens = live.tokens if live.tokens <= self.budget else self._first(live.tokens)
             need = -(-tokens // self.block)
             if not tokens or need > self.free - self.withheld:
                 return False

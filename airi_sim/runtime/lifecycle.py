@@ -121,8 +121,13 @@ class Lifecycle(Drafting):
         if self.leaving:
             self._stays(job)
         self.close_span(job)
-        self._give(job, -(-lane.leave(job) // self.block))
-        job.reason = "length" if job.out >= job.budget else ""
+        blocks = -(-lane.leave(job) // self.block)
+        if self.cache is None and self.pages is None:
+            self.free += blocks
+        else:
+            self._give(job, blocks)
+        if job.out >= job.budget:
+            job.reason = "length"
         if self.heard:
             tell_over(self.queue, job, now)
         self._gone(job, "finished")

@@ -36,7 +36,7 @@ class TokenServer(Intake):
     """
 
     __slots__ = (
-        "fast", "moved", "policy", "seen", "wake",
+        "fast", "moved", "policy", "seen", "segments", "steady", "wake",
     )  # fmt: skip
 
     kind = "generate"
@@ -71,6 +71,8 @@ class TokenServer(Intake):
         self.account: str | None = getattr(self.queue, "account", None)
         self.timeless = bool(getattr(self.queue, "timeless", False))
         self.greedy = bool(getattr(batcher, "greedy", False))
+        self.steady = self.greedy and self.timeless
+        self.segments = fast and depth == 1 and not lookahead
         self.preempts = bool(getattr(batcher, "preempts", False))
         self.policy = type(batcher).__name__
         self.total, self.block, self.max_seats, self.limit = blocks, block, seats, limit
@@ -186,6 +188,7 @@ class TokenServer(Intake):
         sequences = lane.count if self.decodes else 0
         ends: list[LiveJob] = []
         tokens = attention = context = 0
+        log, name, policy, passes = self.log, self.name, self.policy, self.passes
         for job, n in slices:
             done = job.done
             tokens += n
@@ -196,7 +199,7 @@ class TokenServer(Intake):
                 ends.append(job)
                 if self.partial and job in self.partial:
                     self.partial.remove(job)
-            self.log.decide(self.name, self.policy, job.id, f"chunk {n}", self.passes)
+            log.decisions.append((next(log.order), name, policy, job.id, f"chunk {n}", passes))
         if self.budget < 0 or tokens + sequences > self.limit:
             drafted = f"{self._who()} drafted {tokens + sequences} tokens"
             raise PolicyError(f"{drafted}, over the budget of max_num_batched_tokens={self.limit}.")
@@ -214,10 +217,13 @@ class TokenServer(Intake):
         plan.slices = plan.ends = ()
         plan.joins = self.resumed
         plan.sequences = sequences
-        plan.context = lane.context if sequences else 0
-        plan.longest = lane.longest() if sequences and lane.ranked else 0
-        plan.reserved = self.reserved if sequences else 0
-        plan.shared = self._shared(plan.context) if sequences and self.cache is not None else 0
+        plan.context = plan.longest = plan.reserved = plan.shared = 0
+        if sequences:
+            plan.context, plan.reserved = lane.context, self.reserved
+            if lane.ranked:
+                plan.longest = lane.longest()
+            if self.cache is not None:
+                plan.shared = self._shared(lane.context)
         plan.prefill_tokens = plan.prefill_attention = plan.prefill_context = plan.charged = 0
         plan.repeat = 1
         plan.until = plan.end = inf
@@ -234,12 +240,12 @@ class TokenServer(Intake):
     def _decodes(self, now: float, lane: Lockstep) -> Plan:
         """A pass in which everybody decodes, and as many equal ones after it as are sure to follow."""
         plan = self._plan_of(now, lane, lane.count)
-        if self.fast and not self.preempted and self.depth == 1 and not self.lookahead:
+        if self.segments and not self.preempted:
             free = self.free + self.reserved
-            plan.repeat = FOREVER if free > lane.count << 10 else lane.headroom(free)
+            plan.repeat = FOREVER if free > plan.sequences << 10 else lane.headroom(free)
             if self.cache is not None and self.seats and len(self.queue):
                 plan.repeat = min(plan.repeat, self._before_eviction(now))
-            if not (self.greedy and self.timeless):
+            if not self.steady:
                 plan.repeat, plan.until = self._horizon(plan.repeat, now)
             if self.inbox and self._open():
                 plan.repeat = 1
@@ -310,7 +316,10 @@ class TokenServer(Intake):
             if self.account is not None:
                 self._settle(plan, passes)
             if passes > 1 or self.lookahead:
-                self.grow(lane.growth(passes) - plan.reserved)
+                taken = lane.growth(passes) - plan.reserved
+                self.free -= taken
+                if self.cache is not None:
+                    self._claim(taken)
             lane.passes += passes
             lane.context += passes * lane.count
             if advanced:

@@ -96,7 +96,9 @@ def _check_plan(plan: PoolPlan) -> None:
     if deployment.kind != "generate" or plan.role != "both":
         raise BadInput(f"{where}.device: only pools of kind generate and role both share devices.")
     if deployment.speculation is not None:
-        raise BadInput(f"{where} shares a device and speculates: a draft model cannot come and go, take one of the two.")
+        raise BadInput(
+            f"{where} shares a device and speculates: a draft model cannot come and go, take one of the two."
+        )
     if not plan.server["kv_blocks"]:
         raise BadInput(
             f"{where} shares a device: say how much of it is for KV with server.kv_blocks, for it cannot be what the "

@@ -14,10 +14,13 @@ K, CHUNK, QUESTION = 4, 64, 64
 """Chunks that an answer reads; tokens of a chunk, as of a search pool that does not say; most tokens of a question that
 a reranker reads beside each chunk."""
 
+make = tuple.__new__
+"""Builds a NamedTuple at three fifths of the price of its own constructor (CPython 3.11)."""
+
 
 def chat(request: Request) -> Call:
     """One call of one model with the prompt of the request: no generator is needed for that."""
-    return Call("generate", request.tokens, request.budget, request.model, request.prefix)
+    return make(Call, ("generate", request.tokens, request.budget, request.model, request.prefix, (), 1))
 
 
 def rag(request: Request, k: int = K, chunk_tokens: int = CHUNK, candidates: int = 0) -> Program:

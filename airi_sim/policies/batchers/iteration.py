@@ -9,7 +9,14 @@ from math import sqrt
 from airi_sim.core.errors import BadInput
 from airi_sim.core.protocols import Draft, Queue
 from airi_sim.core.types import FOREVER, Horizon
-from airi_sim.policies.batchers.common import above_zero, admit_waiting, at_least_one, continue_prompts, not_negative, prompts
+from airi_sim.policies.batchers.common import (
+    above_zero,
+    admit_waiting,
+    at_least_one,
+    continue_prompts,
+    not_negative,
+    prompts,
+)
 
 
 class ChunkedPrefill:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from math import inf
 
@@ -30,7 +30,7 @@ class Vtc:
 
     def __init__(self, w_in: float = 1, w_out: float = 2, weights: Mapping[str, float] | None = None) -> None:
         self.prices = Prices(type(self).__name__, w_in, w_out, weights)
-        self._counters: dict[str, int] = {}
+        self._counters: dict[str, int] = defaultdict(int)
         self._backlog: dict[str, deque[Job]] = {}
         self._returned: set[int] = set()
         self._length = 0
@@ -69,7 +69,7 @@ class Vtc:
 
     def entry(self, job: Job) -> int:
         """What its tenant pays when a job is first admitted."""
-        return self.prices.token_in(job.tenant) * job.tokens
+        return self.prices.token_in[job.tenant] * job.tokens
 
     def remove(self, job: Job, now: float) -> None:
         """Forget a waiting job: it was admitted or cancelled."""
@@ -85,7 +85,7 @@ class Vtc:
         """Every decoding job of a tenant got one token in each of `passes` passes."""
         counters, price = self._counters, self.prices.token_out
         for tenant, jobs in decoding.items():
-            counters[tenant] = counters.get(tenant, 0) + price(tenant) * jobs * passes
+            counters[tenant] += price[tenant] * jobs * passes
         self._head = None
 
     def stable(self, now: float, decoding: Mapping[str, int]) -> Horizon:
@@ -102,7 +102,7 @@ class Vtc:
         return Horizon(passes)
 
     def _rate(self, tenant: str, decoding: Mapping[str, int]) -> int:
-        return self.prices.token_out(tenant) * decoding.get(tenant, 0)
+        return self.prices.token_out[tenant] * decoding.get(tenant, 0)
 
     def _least(self) -> str:
         if self._head is None:
@@ -149,14 +149,12 @@ class PredictedVtc(Vtc):
 
     def entry(self, job: Job) -> int:
         tokens = self._paid[job.id] = max(1, round(self.predictor.predict(job)))
-        return super().entry(job) + self.prices.token_out(job.tenant) * tokens
+        return super().entry(job) + self.prices.token_out[job.tenant] * tokens
 
     def over(self, job: Job, tokens_out: int, now: float) -> None:
         """Settle, and learn."""
         paid = self._paid.pop(job.id, tokens_out)
-        self._counters[job.tenant] = self._counters.get(job.tenant, 0) + (tokens_out - paid) * self.prices.token_out(
-            job.tenant
-        )
+        self._counters[job.tenant] += (tokens_out - paid) * self.prices.token_out[job.tenant]
         self._head = None
         self.predictor.learn(job, tokens_out)
 

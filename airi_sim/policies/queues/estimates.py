@@ -53,25 +53,31 @@ class Cost:
         return max(1.0, self.predictor.predict(job) - emitted(job))
 
 
+class Price(dict[str, int]):
+    """Units a tenant pays for a token; `usual` for tenants that are not named."""
+
+    def __init__(self, named: Mapping[str, int], usual: int) -> None:
+        super().__init__(named)
+        self.usual = usual
+
+    def __missing__(self, tenant: str) -> int:
+        self[tenant] = self.usual
+        return self.usual
+
+
 class Prices:
-    """What a tenant pays for a token in and out, divided by its weight, as integers in the smallest unit all prices
-    share: so k passes booked at once equal k passes booked one by one."""
+    """What a tenant pays for a token of a prompt (`token_in`) and of the output (`token_out`), divided by its weight,
+    as integers in the smallest unit all prices share: so k passes booked at once equal k passes booked one by one."""
 
     def __init__(self, owner: str, w_in: float, w_out: float, weights: Mapping[str, float] | None) -> None:
         shares = {tenant: exact(f"weight of tenant '{tenant}' of {owner}", w) for tenant, w in (weights or {}).items()}
         per_in, per_out = exact(f"w_in of {owner}", w_in), exact(f"w_out of {owner}", w_out)
         pairs = {tenant: (per_in / share, per_out / share) for tenant, share in shares.items()}
         self.unit = lcm(*(price.denominator for pair in [*pairs.values(), (per_in, per_out)] for price in pair))
-        self._default = int(per_in * self.unit), int(per_out * self.unit)
-        self._named = {tenant: (int(i * self.unit), int(o * self.unit)) for tenant, (i, o) in pairs.items()}
-
-    def token_in(self, tenant: str) -> int:
-        """Units for a token of a prompt."""
-        return self._named.get(tenant, self._default)[0]
-
-    def token_out(self, tenant: str) -> int:
-        """Units for an output token."""
-        return self._named.get(tenant, self._default)[1]
+        self.token_in = Price({tenant: int(i * self.unit) for tenant, (i, _) in pairs.items()}, int(per_in * self.unit))
+        self.token_out = Price(
+            {tenant: int(o * self.unit) for tenant, (_, o) in pairs.items()}, int(per_out * self.unit)
+        )
 
 
 class Shares:

@@ -89,7 +89,7 @@ class Dlpm:
         for tenant in self._waiting:
             self._deficit[tenant] = self._left(tenant, self._round)
         if job.id not in self._returned:
-            self._deficit[job.tenant] -= self.prices.token_in(job.tenant) * (job.tokens - self.matched(job))
+            self._deficit[job.tenant] -= self.prices.token_in[job.tenant] * (job.tokens - self.matched(job))
         self._remember(job)
         self.remove(job, now)
         return job
@@ -107,7 +107,7 @@ class Dlpm:
     def serve(self, decoding: Mapping[str, int], passes: int) -> None:
         """Every decoding job of a tenant got one token in each of `passes` passes."""
         for tenant, jobs in decoding.items():
-            price = self.prices.token_out(tenant)
+            price = self.prices.token_out[tenant]
             self._deficit[tenant] = self._deficit.get(tenant, 0) - price * jobs * passes
         if self._head is not None and self._left(self._head.tenant, self._round) <= 0:
             self._head = None
@@ -117,7 +117,7 @@ class Dlpm:
         head = self.peek(now)
         if head is None:
             return Horizon(FOREVER)
-        rate = self.prices.token_out(head.tenant) * decoding.get(head.tenant, 0)
+        rate = self.prices.token_out[head.tenant] * decoding.get(head.tenant, 0)
         return Horizon(-(-self._left(head.tenant, self._round) // rate) if rate else FOREVER)
 
     def matched(self, job: Job) -> int:
