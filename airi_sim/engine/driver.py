@@ -119,7 +119,7 @@ class Driver:
             heappop(queue)
             env._now = now
             what = head[3]
-            if type(what) is not Plan:
+            if not isinstance(what, Plan):
                 _happen(what)
             elif what.end == now:  # else it was cut
                 self._done(what, now)
