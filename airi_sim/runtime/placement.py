@@ -389,6 +389,7 @@ class PlacingRuntime(Runtime):
 
     def _idle(self, spot: Spot, now: float) -> None:
         """A replica has no job any more."""
+        spot.used = now
         if spot.state == DRAINING:
             spot.state = LEAVING
             self._begin(spot, "unload", now)
