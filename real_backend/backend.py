@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,6 +24,9 @@ from real_backend.library import Library
 from real_backend.results import Results
 from real_backend.sequences import Sequences
 from real_backend.wall import WallDriver
+
+if TYPE_CHECKING:
+    from real_backend.efficiency import Efficiency
 
 
 class TorchBackend:
@@ -130,6 +133,12 @@ class TorchBackend:
         """The profile of a pool from `samples` passes within its limits, in at most `seconds`; services that were
         sampled before are in it too."""
         return calibrate(deployment, self, samples, seconds, progress)
+
+    def efficiency(self, deployment: Deployment) -> Efficiency:
+        """What measures how close a pool comes to its own matrix products; to be made before the run."""
+        from real_backend.efficiency import Efficiency
+
+        return Efficiency(self.library, self.sequences, self.timer, deployment)
 
     def measurements(self) -> list[dict[str, Any]]:
         """One row per measured pass, in order: what ran, when, and its seconds by part and by clock."""

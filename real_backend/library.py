@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from airi_sim.core.errors import BadInput, unknown
 from airi_sim.hardware.deployment import Deployment
@@ -59,11 +60,13 @@ class Library:
         if spec not in self._models:
             models.check(spec)
             self._check_memory(spec)
-            path = self.weights.get(spec.name)
-            device = str(self.device)
-            tensors = stored.read(spec, path) if path else stored.draw(spec, self.seed, device, self.dtype)
-            self._models[spec] = models.build(spec, tensors, device, self.dtype)
+            self._models[spec] = models.build(spec, self.tensors(spec), str(self.device), self.dtype)
         return self._models[spec]
+
+    def tensors(self, spec: ModelSpec) -> dict[str, Tensor]:
+        """The weights of a model by their names in stored files, read or drawn anew."""
+        path = self.weights.get(spec.name)
+        return stored.read(spec, path) if path else stored.draw(spec, self.seed, str(self.device), self.dtype)
 
     def runner(self, deployment: Deployment, kv_blocks: int, host_blocks: int = 0) -> Runner:
         """The model of a pool with a KV cache of its own: `kv_blocks` on the device, `host_blocks` on the host."""
