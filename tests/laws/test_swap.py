@@ -266,6 +266,7 @@ class Regrets(ChunkedPrefill):
     """Takes back the second job the first time it lets it in, or the first time it does so again."""
 
     def __init__(self, time: int) -> None:
+        super().__init__()
         self.times = time
 
     def form(self, draft: Any, queue: Any, now: float) -> None:
