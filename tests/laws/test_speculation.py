@@ -133,21 +133,54 @@ def test_whoever_dies_or_is_cancelled_leaves_nothing_behind(setup: Drafting, see
 
 @pytest.mark.parametrize("batcher", BATCHERS.values())
 def test_a_pass_holds_no_more_tokens_than_its_limit(batcher: Any) -> None:
-    setup = Drafting(workload(3, 60, 80.0, 200, 60), seats=20, limit=100, drafted=4, blocks=80, batcher=batcher)
-    runtime, driver, _ = setup.build()
     made: list[int] = []
+    setup = Drafting(workload(3, 60, 80.0, 200, 60), seats=20, limit=100, drafted=4, blocks=80, batcher=batcher)
+    watched_plans(setup, lambda _, plan: made.append(plan.prefill_tokens + 5 * plan.sequences))
+    assert max(made) <= 100
+    assert any(tokens > 60 for tokens in made)
+
+
+def watched_plans(setup: Drafting, look: Any) -> Runtime:
+    """Run a world; `look(server, plan)` is called with every plan when it was made."""
+    runtime, driver, _ = setup.build()
     inner = runtime.plan
 
     def watch(server: Any, now: float) -> Any:
         plan = inner(server, now)
         if plan is not None:
-            made.append(plan.prefill_tokens + 5 * plan.sequences)
+            look(server, plan)
         return plan
 
     runtime.plan = watch  # type: ignore[method-assign]
     driver.run(iter([Item(copy(item.request), item.output_tokens) for item in setup.items]))
-    assert max(made) <= 100
-    assert any(tokens > 60 for tokens in made)
+    return runtime
+
+
+def test_who_is_evicted_from_a_draft_gives_its_share_of_the_budget_back() -> None:
+    evictions = []
+
+    def look(server: Any, plan: Plan) -> None:
+        assert server.budget == server.limit - plan.prefill_tokens - 5 * plan.sequences
+        evictions.append(server.preempted and server.decodes)
+
+    watched_plans(Drafting(workload(3, 60, 80.0, 200, 60), seats=20, limit=100, drafted=4, blocks=60), look)
+    assert any(evictions)
+
+
+def test_the_longest_context_is_known_and_what_it_takes_is_bounded() -> None:
+    class Padded(Line):
+        needs_longest = True
+
+    sizes = []
+
+    def look(server: Any, plan: Plan) -> None:
+        members = [server.lane.tokens(job) for job in server.running.values() if job.lane is server.lane]
+        assert plan.longest == (max(members, default=0) if plan.sequences else 0)
+        sizes.append(len(server.lane.heap))
+
+    setup = Drafting(workload(6, 60, 60.0, 100, 400), seats=16, cost=Padded(), rate=0.8)
+    watched_plans(setup, look)
+    assert max(sizes) < 6 * setup.seats < len(sizes)
 
 
 def test_a_job_as_long_as_the_memory_gets_by_without_room_for_its_drafts() -> None:
