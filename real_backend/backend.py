@@ -153,6 +153,11 @@ class TorchBackend:
         self.sequences.release(request.id)
         self.results.release(request.id)
 
+    def leaks(self) -> list[str]:
+        """What is still kept of requests although the run is over; nothing, if all is well."""
+        kept = {"token sequences": len(self.sequences), "results of jobs": len(self.results)}
+        return [f"the backend has {count} {name}" for name, count in kept.items() if count]
+
     def attention(self) -> dict[str, str]:
         """Name of the attention backend in use, and its features: `padded` or `ragged`."""
         name, backend = self.library.attention
