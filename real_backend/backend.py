@@ -151,6 +151,10 @@ class TorchBackend:
     def forget(self, request: Request) -> None:
         """Forget everything of a request that is over: called when it ends, however it ends."""
         self.sequences.release(request.id)
+    def findings(self) -> dict[str, dict[str, Any]]:
+        """What is known of services besides times, by pool: the recall of an index. Asked when the run is over."""
+        return {name: getattr(service, "findings", dict)() for name, service in self.parts.services.items()}
+
         self.results.release(request.id)
 
     def leaks(self) -> list[str]:

@@ -51,15 +51,11 @@ class Parts:
         return self.library.seed
 
     def close(self) -> None:
-        """Give indexes, heads and tables back."""
+        """Give everything back but the models of the library."""
         self.services.clear()
         for table in self.tables.values():
             table.close()
         self.tables.clear()
-
-    def close(self) -> None:
-        """Give everything back but the models of the library."""
-        self.indexes.clear()
         self.berths.clear()
         if self.shelf is not None:
             self.shelf.close()

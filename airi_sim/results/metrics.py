@@ -10,6 +10,7 @@ cost     of servers held and used, see cost.py; per_mtok: per million output tok
 moves    transfers between servers: how many, their bytes, the seconds each took
 loads    models brought to shared devices and taken away, and how long jobs waited for theirs, see loads.py
 cache    prompt tokens found in the prefix cache / prompt tokens, over started generate jobs
+services by pool that is no language model: its jobs, their seconds, hit rate or recall, see services.py
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from airi_sim.results.columns import Columns, Floats, every
 from airi_sim.results.cost import bill
 from airi_sim.results.fairness import fairness, union
 from airi_sim.results.loads import loads
+from airi_sim.results.services import sections
 from airi_sim.results.slo import met, objectives
 from airi_sim.results.stats import Description, describe
 from airi_sim.results.tokens import Tokens
@@ -47,13 +49,14 @@ def summarise(
     duration_s: float | None = None,
     servers: int | None = None,
     decisions_hash: str = "",
+    findings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Summary:
     """What `summary.json` holds. Called once, after the run.
 
     `tables`: by name, rows of the log (`Log.rows`), data frames or Arrow tables. `slo`: limits in seconds (slo.py);
     `prices`: by server, see cost.py; `weights`: of tenants, default 1; `duration_s`: the window of all rates, default
-    the last event; `servers`: how many replicas there are, default those that ran anything. Raises BadInput on unknown
-    keys.
+    the last event; `servers`: how many replicas there are, default those that ran anything; `findings`: see
+    services.py. Raises BadInput on unknown keys.
     """
     itl = token_gaps(tables)
     read = every(tables)
@@ -73,6 +76,7 @@ def summarise(
             "slo": attainment(status == "finished", times, objectives(slo), window),
             "fairness": fairness(requests, jobs, window, weights),
             "cache": {"hit_rate": hit_rate(jobs)},
+            "services": sections(jobs, findings),
             "utilization": use,
             "cost": bill(plans, window, float(np.nansum(requests.floats("output_tokens"))), prices),
             "moves": moves(plans),

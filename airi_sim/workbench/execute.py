@@ -167,6 +167,7 @@ def _write_files(
         provenance=ended(provenance(world, config, tables["requests"]), watch),
         prices=prices_of(world, config["cost"]),
         decisions_hash=world.log.decisions_hash(),
+        findings=getattr(world.backend, "findings", dict)(),
         **_told(config, world),
     )
     summary = clean(doubted(world, summary, tables, config["hardware"]["strict"]))
