@@ -140,9 +140,8 @@ def test_a_pass_holds_no_more_tokens_than_its_limit(batcher: Any) -> None:
     assert any(tokens > 60 for tokens in made)
 
 
-def watched_plans(setup: Drafting, look: Any) -> Runtime:
-    """Run a world; `look(server, plan)` is called with every plan when it was made."""
-    runtime, driver, _ = setup.build()
+def watched(runtime: Runtime, look: Any) -> None:
+    """Let `look(server, plan)` be called with every plan when it was made."""
     inner = runtime.plan
 
     def watch(server: Any, now: float) -> Any:
@@ -152,18 +151,33 @@ def watched_plans(setup: Drafting, look: Any) -> Runtime:
         return plan
 
     runtime.plan = watch  # type: ignore[method-assign]
-    driver.run(iter([Item(copy(item.request), item.output_tokens) for item in setup.items]))
-    return runtime
+
+
+def watched_plans(setup: Drafting, look: Any) -> None:
+    runtime, driver, _ = setup.build()
+    watched(runtime, look)
+    driver.run(iter(setup.items))
 
 
 def test_who_is_evicted_from_a_draft_gives_its_share_of_the_budget_back() -> None:
     evictions = []
 
+    class FirstIn:
+        """So that prompts under way take the memory of those who decode."""
+
+        def victim(self, running: Any, now: float) -> Any:
+            server = runtime.servers[0]
+            evictions.append(server.decodes)
+            return next(iter(running.values()))
+
     def look(server: Any, plan: Plan) -> None:
         assert server.budget == server.limit - plan.prefill_tokens - 5 * plan.sequences
-        evictions.append(server.preempted and server.decodes)
 
-    watched_plans(Drafting(workload(3, 60, 80.0, 200, 60), seats=20, limit=100, drafted=4, blocks=60), look)
+    items = workload(3, 60, 80.0, 400, 60)
+    setup = Drafting(items, seats=20, limit=100, drafted=4, blocks=80, evictor=FirstIn)
+    runtime, driver, _ = setup.build()
+    watched(runtime, look)
+    driver.run(iter(items))
     assert any(evictions)
 
 
