@@ -65,6 +65,11 @@ class Memory:
         return sum([spot.size for spot in self.spots if spot.state in states])
 
     @property
+    def free(self) -> float:
+        """Bytes that are promised to nobody: what drains is free to be promised."""
+        return self.budget - self.held(LOADING, UP)
+
+    @property
     def room(self) -> float:
         """Bytes that are free right now."""
         return self.budget - self.held(LOADING, UP, DRAINING, LEAVING) + sum([spot.size for spot in self.line])
@@ -123,6 +128,22 @@ class HostCopies:
         return tier
 
 
+class Places:
+    """What a placement sees of it all: see core.protocols.Fleet."""
+
+    def __init__(self, memories: Sequence[Memory]) -> None:
+        self._memories = {memory.name: memory for memory in memories}
+        spots = [spot for memory in memories for spot in memory.spots]
+        self._spots = sorted(spots, key=lambda spot: spot.server.index)
+
+    @property
+    def sites(self) -> list[Site]:
+        return [spot.site for spot in self._spots]
+
+    def free(self, device: str) -> float:
+        return self._memories[device].free
+
+
 @dataclass
 class PlacedPool(Pool):
     """A pool whose replicas come and go."""
@@ -169,23 +190,11 @@ class PlacingRuntime(Runtime):
         super().__init__(*parts, **more)
         self.placement, self.host = placement, host
         self.memories = {memory.name: memory for memory in memories}
-        spots = [spot for memory in memories for spot in memory.spots]
-        self.spots: dict[int, Spot] = {spot.server.index: spot for spot in sorted(spots, key=lambda s: s.server.index)}
+        self.fleet = Places(memories)
+        self.spots = {spot.server.index: spot for memory in memories for spot in memory.spots}
         self.waiting: dict[str, deque[LiveJob]] = {}
         self.loads = 0
         self.alarm, self.overdue = inf, False
-
-    # -- what a placement sees
-
-    @property
-    def sites(self) -> list[Site]:
-        """See core.protocols.Fleet."""
-        return [spot.site for spot in self.spots.values()]
-
-    def free(self, device: str) -> float:
-        """See core.protocols.Fleet."""
-        memory = self.memories[device]
-        return memory.budget - memory.held(LOADING, UP)
 
     # -- what a driver calls
 
@@ -193,7 +202,7 @@ class PlacingRuntime(Runtime):
         """Also bring what is to be there from the start; that takes no time of the run."""
         super().attach(executors)
         first = getattr(self.placement, "first", None)
-        for index in first(self) if first is not None else ():
+        for index in first(self.fleet) if first is not None else ():
             spot = self._spot(index)
             self._check_room(spot)
             spot.state, spot.used = UP, 0.0
@@ -289,7 +298,7 @@ class PlacingRuntime(Runtime):
             self._refuse(job, "failed", f"no replica of pool '{pool.name}' is up", now)
             return
         refuse = getattr(self.placement, "refuse", None)
-        reason = refuse(pool.model, self, now) if refuse is not None else ""
+        reason = refuse(pool.model, self.fleet, now) if refuse is not None else ""
         if reason:
             self.log.decide(GATEWAY, self._name, job.id, "refuse", 0)
             self._refuse(job, "rejected", reason, now)
@@ -315,14 +324,14 @@ class PlacingRuntime(Runtime):
 
     def _ask(self, now: float) -> None:
         wanted = self._wanted()
-        for verb, index in self.placement.place(self, wanted, now):
+        for verb, index in self.placement.place(self.fleet, wanted, now):
             spot = self._spot(index)
             asks = verb == "load" and spot.model in wanted
             choice = f"{verb} {index} {spot.model}"
             self.log.decide(GATEWAY, self._name, wanted[spot.model].id if asks else -1, choice, 0)
             self._act(verb, spot, now)
         wake = getattr(self.placement, "wake", None)
-        at = wake(self, now) if wake is not None else inf
+        at = wake(self.fleet, now) if wake is not None else inf
         if now < at < inf and at != self.alarm:
             self.alarm = at
             self._later(at, Alarm)
@@ -347,7 +356,7 @@ class PlacingRuntime(Runtime):
             self._idle(spot, now)
 
     def _check_room(self, spot: Spot) -> None:
-        free = self.free(spot.device)
+        free = self.memories[spot.device].free
         if spot.size > free:
             raise PolicyError(
                 f"policy {self._name} loads '{spot.model}' ({spot.size:.3g} bytes) where '{spot.device}' has "
@@ -358,7 +367,7 @@ class PlacingRuntime(Runtime):
         spot = self.spots.get(index)
         if spot is None:
             raise PolicyError(
-                f"policy {self._name} named server {index!r}: it may place {', '.join(map(str, self.spots))}."
+                f"policy {self._name} named server {index!r}: it may place {', '.join(map(str, sorted(self.spots)))}."
             )
         return spot
 

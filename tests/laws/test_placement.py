@@ -129,7 +129,7 @@ class Ran:
             server = spot.server
             assert not server.jobs and not server.flights and server.free == server.total
             assert spot.state in ("cold", "up")
-        assert runtime.free("gpu") >= 0
+        assert runtime.fleet.free("gpu") >= 0
         self.fits(first)
 
     def fits(self, held: int) -> None:
