@@ -191,6 +191,7 @@ def service_limits(deployment: Deployment) -> Limits:
 
 KINDS = {
     "generate": Kind(generate, generate_probe),
+    "load": Kind(loading, loading_probe),
     "embed": service(embedder),
     "rerank": service(reranker),
     "classify": service(classifier),
