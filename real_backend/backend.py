@@ -12,6 +12,7 @@ import torch
 from airi_sim.core.errors import BadInput, unknown
 from airi_sim.core.protocols import Executor, Script
 from airi_sim.core.types import Plan, Request
+from airi_sim.hardware.again import COLUMNS
 from airi_sim.hardware.deployment import Deployment
 from airi_sim.hardware.speculation import DRAFT
 from real_backend import clock as clocks
@@ -207,8 +208,8 @@ class TorchBackend:
             "start_s": now,
             "seconds": split.seconds,
             "slices": len(plan.slices),
+            "items": sum(job.items for job, _ in plan.slices),
         }
-        fields = ("sequences", "context", "longest", "prefill_tokens", "prefill_attention", "prefill_context")
-        self._measured.append(row | {name: getattr(plan, name) for name in fields} | split._asdict())
+        self._measured.append(row | {name: getattr(plan, name) for name in COLUMNS} | split._asdict())
         if self.watch is not None:
             self.watch()
