@@ -172,9 +172,9 @@ class TorchBackend:
         return self.library.device_name()
 
     @property
-    def incidents(self) -> list[str]:
-        """A sentence for each worker that was lost."""
-        return self.fleet.incidents
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what one should doubt about the run."""
+        return tuple(self.fleet.incidents)
 
     def rest(self) -> None:
         """The run is over: no worker process is left. Measurements and samples stay."""
