@@ -22,6 +22,7 @@ from real_backend.executor import TorchExecutor
 from real_backend.fleet import AUTO, Fleet
 from real_backend.kinds import KINDS, Parts
 from real_backend.library import Library
+from real_backend.precision import doubts
 from real_backend.results import Results
 from real_backend.sequences import Sequences
 from real_backend.wall import WallDriver
@@ -135,6 +136,11 @@ class TorchBackend:
         sampled before are in it too."""
         return calibrate(deployment, self, samples, seconds, progress)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what one should doubt about the run."""
+        return *doubts(self.library.device, self.library.dtype), *self.fleet.incidents
+
     def efficiency(self, deployment: Deployment) -> Efficiency:
         """What measures how close a pool comes to its own matrix products; to be made before the run."""
         from real_backend.efficiency import Efficiency
@@ -145,6 +151,10 @@ class TorchBackend:
         """One row per measured pass, in order: what ran, when, and its seconds by part and by clock."""
         return self._measured
 
+    def findings(self) -> dict[str, dict[str, Any]]:
+        """What is known of services besides times, by pool: the recall of an index. Asked when the run is over."""
+        return {name: getattr(service, "findings", dict)() for name, service in self.parts.services.items()}
+
     def drop(self, job: int) -> None:
         """Forget a job (by id) that was cancelled."""
         self.sequences.drop(job)
@@ -152,10 +162,6 @@ class TorchBackend:
     def forget(self, request: Request) -> None:
         """Forget everything of a request that is over: called when it ends, however it ends."""
         self.sequences.release(request.id)
-    def findings(self) -> dict[str, dict[str, Any]]:
-        """What is known of services besides times, by pool: the recall of an index. Asked when the run is over."""
-        return {name: getattr(service, "findings", dict)() for name, service in self.parts.services.items()}
-
         self.results.release(request.id)
 
     def leaks(self) -> list[str]:
@@ -170,11 +176,6 @@ class TorchBackend:
 
     def device_name(self) -> str:
         return self.library.device_name()
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Sentences on what one should doubt about the run."""
-        return tuple(self.fleet.incidents)
 
     def rest(self) -> None:
         """The run is over: no worker process is left. Measurements and samples stay."""
