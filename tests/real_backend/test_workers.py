@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import signal
 import socket
 import time
 from array import array
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,10 +27,15 @@ from airi_sim.core.types import Copies, Copy
 from airi_sim.workbench.build import World, build
 from airi_sim.workbench.config import load_config, plain
 from airi_sim.workbench.leaks import check_leaks
-from real_backend import workers
+from real_backend import weights, workers
 from real_backend.backend import TorchBackend
 from real_backend.batch import Segment
-from real_backend.channel import Channel, decode, encode
+from real_backend.channel import Answer, Channel, Done, Parted, Refused, Task, decode, encode
+from real_backend.parallel import PeerLost
+from real_backend.worker import attempt, serve
+from tests.real_backend.reference import logits as reference_logits
+from tests.real_backend.test_executor import LENGTHS, by_the_textbook, jobs, outputs
+from tests.real_backend.world import LLAMA, POOL, Fixed, Mini
 
 pytestmark = pytest.mark.real
 RUNS = int(os.environ.get("AIRI_RANDOM_RUNS", "6"))
@@ -45,6 +53,7 @@ def made(module, name, fields):
 
 sys.modules["real_backend"] = types.ModuleType("real_backend")
 Ready, Done = made("real_backend.channel", "Ready", "seconds"), made("real_backend.channel", "Done", "found split")
+Refused, Broken = made("real_backend.channel", "Refused", "reason"), made("real_backend.channel", "Broken", "trace")
 Split = made("real_backend.clock", "Split", "prep_s forward_s sample_s wall_s cpu_s")
 end = socket.socket(fileno=int(sys.argv[1])).makefile("rwb")
 
@@ -238,6 +247,78 @@ def test_whatever_dies_and_hangs_everything_is_accounted_for(make_world: Make, s
     assert all(row[12] for row in world.log.requests if row[11] == "failed"), "nobody fails without a reason"
 
 
-def test_a_worker_that_cannot_load_says_why(make_world: Make, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no weights at"):
-        make_world("pool.replicas=1", weights={"nano": str(tmp_path)})
+@pytest.mark.usefixtures("pretended")
+@pytest.mark.parametrize(
+    ("answers", "error", "sentence"),
+    [
+        ('answer(Refused("no weights at x"))', BadInput, "no weights at x"),
+        ('answer(Broken("a traceback"))', RuntimeError, "a worker of default/0 failed:\na traceback"),
+        ("sys.exit(3)", BadInput, "ended with exit code 3 while it loaded"),
+    ],
+)
+def test_workers_that_cannot_load_say_why(
+    make_world: Make, monkeypatch: pytest.MonkeyPatch, answers: str, error: type[Exception], sentence: str
+) -> None:
+    monkeypatch.setattr(workers, "PROGRAM", PRETENDER.replace("answer(Ready(0.25))", answers))
+    with pytest.raises(error, match=sentence):
+        make_world("pool.replicas=1")
+
+
+# -- what runs in a worker, here in a thread
+
+
+def test_a_worker_serves_until_nobody_asks() -> None:
+    ours, theirs = socket.socketpair()
+    task = Task(POOL, "cpu", 0, "fp32", 0, {}, "work", ((16, 0), (8, 0)))
+    channel, prompt = Channel(ours), array("q", [5, 6, 7])
+    with ThreadPoolExecutor(1) as pool:
+        served = pool.submit(serve, Channel(theirs))
+        channel.send(pickle.dumps(task))
+        assert pickle.loads(channel.receive(30)).seconds > 0
+        channel.send(encode(0, [Segment(0, prompt, [1], True)], POOL.block_size))
+        done = pickle.loads(channel.receive(30))
+        channel.send(encode(1, [Segment(0, prompt, [99], True)], POOL.block_size))
+        broken = pickle.loads(channel.receive(30))
+        channel.close()
+        with pytest.raises(EOFError):
+            served.result()
+    theirs.close()
+    assert isinstance(done, Done)
+    assert done.found == {0: int(reference_logits(LLAMA, weights.draw(LLAMA), list(prompt))[-1].argmax())}
+    assert done.split.seconds > 0
+    assert "IndexError" in broken.trace
+
+
+def test_what_went_wrong_in_a_worker_is_said() -> None:
+    def fail(error: Exception) -> Answer:
+        raise error
+
+    assert attempt(partial(fail, BadInput("no"))) == Refused("no")
+    assert attempt(partial(fail, PeerLost("gone"))) == Parted("gone")
+    with pytest.raises(EOFError):
+        attempt(partial(fail, EOFError()))
+
+
+# -- with torch
+
+
+def test_ranks_and_replicas_in_processes_give_the_tokens_of_one(make_backend: Callable[..., TorchBackend]) -> None:
+    """Two ranks do half of it, one of them is killed, and a replica in another process goes on with what it finds."""
+    backend = make_backend(workers=3)
+    pools = replace(POOL, name="ranks", tp=2), replace(POOL, name="heir")
+    ranks, heir = (backend.executor(pool, 0, Fixed(LENGTHS)) for pool in pools)
+    for executor in (ranks, heir):
+        executor.connect(None)  # type: ignore[attr-defined]
+    doomed, other = (Mini(executor) for executor in (ranks, heir))  # type: ignore[arg-type]
+    doomed.admit(jobs())
+    doomed.step(20)
+    doomed.step(20)
+    os.kill(ranks.crew.processes[1].pid, signal.SIGKILL)  # type: ignore[attr-defined]
+    outcome = doomed.step(20)
+    assert outcome.passes == 0
+    assert outcome.failed
+    other.live = doomed.live
+    for live in other.live.values():
+        live.done, live.out, live.table = 0, live.job.tokens - live.job.prompt, []
+    other.drain(20)
+    assert outputs(backend) == by_the_textbook()
