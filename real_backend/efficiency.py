@@ -33,7 +33,7 @@ PARTS = {
 """What functions of torch belong to; those of VIEWS compute nothing, all others are norms, positions and sums."""
 VIEWS = frozenset((
     "__get__", "__getitem__", "__len__", "chunk", "expand", "flatten", "numpy", "permute", "reshape", "split",
-    "transpose", "unsqueeze", "view",
+    "split_with_sizes", "transpose", "unsqueeze", "view",
 ))  # fmt: skip
 OTHER = "norm_rope_sum"
 FIGURES = ("gemm", "attention", "gather", "store", OTHER, "sampling", "prep", "python")

@@ -48,7 +48,7 @@ def plain_model(spec: ModelSpec, tensors: Mapping[str, Tensor], device: torch.de
         rope_parameters={"rope_type": "default", "rope_theta": spec.rope_theta},
         dtype=next(iter(tensors.values())).dtype,
     )
-    model = transformers.AutoModelForCausalLM.from_config(config)
+    model = transformers.AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     model.load_state_dict(dict(tensors), strict=not spec.tied)
     return model.to(device).eval()
 

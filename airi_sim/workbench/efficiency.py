@@ -21,10 +21,10 @@ from airi_sim.workbench.progress import Progress
 
 CASE = "backend"
 DEFAULTS = (
-    "backend=torch", "backend.cocalibrate=false", "model=small", "precision=fp32", "workload=poisson",
-    "workload.rate=null", "workload.n=32", "workload.input.kind=constant", "workload.input.mean=64",
-    "workload.output.kind=constant", "workload.output.mean=32", "server.max_num_seqs=16",
-    "server.max_num_batched_tokens=512", "server.prefix_caching=false", "results.report=false",
+    "backend=torch", "model=small", "precision=fp32", "workload=poisson", "workload.rate=null", "workload.n=32",
+    "workload.input.kind=constant", "workload.input.mean=64", "workload.input.sigma=null",
+    "workload.output.kind=constant", "workload.output.mean=32", "workload.output.sigma=null",
+    "server.max_num_seqs=16", "server.max_num_batched_tokens=512", "server.prefix_caching=false",
 )  # fmt: skip
 """What is measured unless the command line says otherwise."""
 TURNS = 20
@@ -68,9 +68,10 @@ def write(found: Mapping[str, Any], folder: Path) -> None:
 
 def measured(config: Mapping[str, Any]) -> dict[str, Any]:
     """All figures: `splits` a row a context, `loop` of the run, `plain` of transformers (null without it)."""
-    backend: Any = build_backend(config)
-    if not hasattr(backend, "efficiency"):
+    if config["backend"]["name"] == "sim":
         raise BadInput(f"bench.cases={CASE} measures: give it a backend that does (backend=torch), not backend=sim.")
+    config = {**config, "backend": {**config["backend"], "cocalibrate": False}}  # no samples between the passes
+    backend: Any = build_backend(config)
     world = build(config, backend)
     deployment = world.generate.deployment
     efficiency, progress = backend.efficiency(deployment), Progress(CASE)
