@@ -265,9 +265,11 @@ def test_token_times_are_the_ends_of_their_passes() -> None:
     setup = Drafting(workload(2, 40, 0.5, 200, 60), blocks=60, cost=Second(), rate=0.7)
     runtime, driver, log = setup.build()
     seen: dict[int, list[float]] = {}
+    prompts: list[Any] = []
     finish = runtime.finish
 
     def watched(plan: Any, outcome: Any, now: float) -> None:
+        prompts.append(plan.ends)
         for job in plan.ends:
             seen.setdefault(job.id, []).append(now)
         for job, tokens in (outcome.advanced or {}).items():
@@ -281,6 +283,9 @@ def test_token_times_are_the_ends_of_their_passes() -> None:
     for job, times in seen.items():
         np.testing.assert_allclose(tokens.times(job), times)
         assert len(times) == {row[0]: row[11] for row in log.jobs}[job]
+    firsts = sum(len(plan_ends) for plan_ends in prompts)
+    turns = sum(row[4] * row[5] for row in log.plans)
+    assert tokens.per_pass == (sum(map(len, seen.values())) - firsts) / turns > 2
     values, often = tokens.gaps()
     each = Counter(round(gap) for times in seen.values() for gap in np.diff(times))
     found = Counter(dict.fromkeys(each, 0))
