@@ -25,8 +25,9 @@ class Items(NamedTuple):
 
 def refitted(profile: Mapping[str, Any], passes: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """The same profile, fitted in sample on the measured `passes` themselves: no cost model with these features can be
-    nearer. None where a pass is made of parts that have fits of their own (speculation)."""
-    if _in_parts(profile):
+    nearer. None where the profile is no fit of whole passes: parts have fits of their own (speculation), or it holds
+    the physics of a device."""
+    if not _whole(profile):
         return None
     head = {key: value for key, value in profile.items() if key not in ("format", "kinds")}
     found = profile_from_samples(samples_of(passes), **head)
@@ -35,9 +36,9 @@ def refitted(profile: Mapping[str, Any], passes: Sequence[Mapping[str, Any]]) ->
 
 def level(profile: Mapping[str, Any], passes: Sequence[Mapping[str, Any]]) -> float | None:
     """What the measured passes of the model would take in all by the profile, relative to what they took, less 1. None
-    where there are none, or a pass is made of parts."""
+    where there are none, or the profile is no fit of whole passes."""
     samples = samples_of(passes).get(SERVED)
-    if not samples or _in_parts(profile):
+    if not samples or not _whole(profile):
         return None
     cost = FittedCost(profile)
     return sum(cost.affine(plan).first for plan, _ in samples) / sum(seconds for _, seconds in samples) - 1
@@ -46,7 +47,7 @@ def level(profile: Mapping[str, Any], passes: Sequence[Mapping[str, Any]]) -> fl
 def drift(profile: Mapping[str, Any]) -> float | None:
     """By how much the second half of the samples took longer than the first, both against the fit, if that is more than
     their noise makes likely (three standard errors); 0 if not, None for a profile that does not tell."""
-    section = profile["kinds"].get(SERVED, {})
+    section = profile.get("kinds", {}).get(SERVED, {})
     if "drift_rel" not in section:
         return None
     change, noise = section["drift_rel"], section["residual_rel"]
@@ -62,8 +63,9 @@ def samples_of(passes: Sequence[Mapping[str, Any]]) -> dict[str, Samples]:
     return dict(found)
 
 
-def _in_parts(profile: Mapping[str, Any]) -> bool:
-    return any(kind in profile["kinds"] for kind in PASSES if kind != SERVED)
+def _whole(profile: Mapping[str, Any]) -> bool:
+    kinds = profile.get("kinds", {})
+    return SERVED in kinds and not any(kind in kinds for kind in PASSES if kind != SERVED)
 
 
 def _plan(row: Mapping[str, Any]) -> Plan:

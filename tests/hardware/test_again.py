@@ -62,7 +62,9 @@ def test_a_profile_that_is_low_has_a_level_and_the_refitted_one_has_none() -> No
     assert level(profile, []) is None
 
 
-def test_passes_made_of_parts_are_left_alone() -> None:
+def test_what_is_no_fit_of_whole_passes_is_left_alone() -> None:
+    physics = {"format": "airi-physics/1"}
+    assert (refitted(physics, []), level(physics, []), drift(physics)) == (None, None, None)
     profile = profile_from_samples({kind: noisy(50, 0.1) for kind in ("generate", "draft")}, **HEAD)
     assert refitted(profile, [row(random_plan(random.Random(0)), 1.0)]) is None
     assert level(profile, [row(random_plan(random.Random(0)), 1.0)]) is None

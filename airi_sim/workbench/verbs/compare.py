@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig
@@ -76,15 +76,13 @@ def floors_text(comparison: Comparison) -> str:
 def text_of(comparison: Comparison) -> str:
     """What the terminal shows for one policy set."""
     measured, engine = comparison.measured.summary, comparison.measured.summary["engine"]
-    section = comparison.profile["kinds"]["generate"]
     lines = [
         f"== {comparison.name or 'simulated and measured'} ==",
         format_table(comparison.table),
         f"decisions: {comparison.parity} (measured durations replayed)",
         f"error: {comparison.mean_error:.1f} % mean over mean, p50, p95 of TTFT, TPOT, E2E",
         f"beside it: {floors_text(comparison)}",
-        f"measured: {engine['passes']:,} passes in {engine['wall_s']:.0f} s on {comparison.profile['device']}, "
-        f"calibrated on {section['samples']:,} batches beside them",
+        f"measured: {engine['passes']:,} passes in {engine['wall_s']:.0f} s{_calibrated(comparison.profile)}",
     ]
     lines += [f"{side}: {name} {text}" for side, name, text in shares_of(comparison)]
     warnings = [*measured["provenance"]["warnings"], *comparison.doubts]
@@ -95,3 +93,9 @@ def shares_of(comparison: Comparison) -> list[tuple[str, str, str]]:
     """Recall and hit rates of services, by world."""
     worlds = (("simulated", comparison.sim), ("measured", comparison.measured))
     return [(side, name, text) for side, run in worlds for name, text in service_lines(run.summary)]
+
+
+def _calibrated(profile: Mapping[str, Any]) -> str:
+    samples = profile.get("kinds", {}).get("generate", {}).get("samples")
+    device = f" on {profile['device']}" if "device" in profile else ""
+    return device if samples is None else f"{device}, predicted with a fit to {samples:,} batches"
