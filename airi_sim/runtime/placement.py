@@ -42,12 +42,13 @@ class Spot:
     accelerators: int = 1
     state: str = COLD
     used: float = -inf
+    idle: float = -inf
 
     @property
     def site(self) -> Site:
         """What a placement sees of it."""
         state = self.state if self.server.up else DOWN
-        return Site(self.server.index, self.model, self.device, self.size, state, len(self.server.jobs), self.used)
+        return Site(self.server.index, self.model, self.device, self.size, state, len(self.server.jobs), self.used, self.idle)
 
 
 @dataclass
@@ -205,7 +206,7 @@ class PlacingRuntime(Runtime):
         for index in first(self.fleet) if first is not None else ():
             spot = self._spot(index)
             self._check_room(spot)
-            spot.state, spot.used = UP, 0.0
+            spot.state, spot.used, spot.idle = UP, 0.0, 0.0
             bring: Callable[[Load], None] | None = getattr(executors[self._loader(spot).index], "bring", None)
             load = self._load(spot, "load", 0.0)
             if bring is not None:
@@ -398,7 +399,7 @@ class PlacingRuntime(Runtime):
 
     def _idle(self, spot: Spot, now: float) -> None:
         """A replica has no job any more."""
-        spot.used = now
+        spot.idle = now
         if spot.state == DRAINING:
             spot.state = LEAVING
             self._begin(spot, "unload", now)
@@ -424,7 +425,7 @@ class PlacingRuntime(Runtime):
 
     def _open(self, spot: Spot, now: float) -> None:
         """A model is there."""
-        spot.state, spot.used = UP, now
+        spot.state, spot.used, spot.idle = UP, now, now
         pool = self.home[spot.server.index]
         pool.board.mark(spot.server.slot, up=True)
         self._let_in(pool, now)

@@ -146,8 +146,8 @@ class Seen:
     """A fleet as a policy sees it: (server, model, used, jobs) of those that are up, and names of cold ones."""
 
     def __init__(self, up: list[tuple[int, str, float, int]], cold: list[str], room: float = 0.0) -> None:
-        self.sites = [Site(server, model, "gpu", SIZE, "up", jobs, used) for server, model, used, jobs in up]
-        self.sites += [Site(len(up) + i, model, "gpu", SIZE, "cold", 0, -inf) for i, model in enumerate(cold)]
+        self.sites = [Site(server, model, "gpu", SIZE, "up", jobs, used, used) for server, model, used, jobs in up]
+        self.sites += [Site(len(up) + i, model, "gpu", SIZE, "cold", 0, -inf, -inf) for i, model in enumerate(cold)]
         self.room = room
 
     def free(self, device: str) -> float:
