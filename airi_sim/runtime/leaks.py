@@ -61,7 +61,7 @@ def _memory(server: TokenServer) -> Iterator[str]:
         referred = sum([1 for count in cache.references.values() if count])
         if referred or cache.shared:
             yield f"{referred} cached prefixes that are still referred to"
-    if server.blank != server.total - idle:
-        yield f"{server.total - idle - server.blank} KV blocks that are neither blank nor cached"
+        if server.blank != server.total - idle:
+            yield f"{server.total - idle - server.blank} KV blocks that are neither blank nor cached"
     if pages is not None and len(pages.spare) + idle != server.total:
         yield f"{server.total - idle - len(pages.spare)} block ids that are neither spare nor cached"
