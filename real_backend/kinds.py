@@ -46,6 +46,9 @@ class Parts:
     berths: dict[str, list[Berth]] = field(default_factory=dict)
     shelf: Shelf | None = None
 
+    def __post_init__(self) -> None:
+        self.library.images = partial(images_among, self.results)
+
     @property
     def seed(self) -> int:
         return self.library.seed
@@ -77,7 +80,6 @@ def generate(parts: Parts, deployment: Deployment, script: Script) -> Work:
         parts.berths.setdefault(deployment.name, []).append(berth)
         return berth
     runner = parts.library.runner(deployment, deployment.kv_blocks, deployment.swap_blocks)
-    runner.images = partial(images_among, parts.results)
     return GenerateWork(runner, script, parts.sequences)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ class Library:
     """Loads each model once on a device and shares it among replicas.
 
     `weights` names a safetensors file or folder by model; models not named get random weights from `seed`. `attention`
-    names the backend of attention.choose.
+    names the backend of attention.choose; `images` is what runners look image tokens up with.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Library:
         self.seed = seed
         self.weights = dict(weights or {})
         self.attention = choose(attention, self.device, self.dtype)
+        self.images: Callable[[models.Model, torch.Tensor], models.Images | None] | None = None
         self._models: dict[ModelSpec, models.Model] = {}
 
     def spec(self, deployment: Deployment) -> ModelSpec:
@@ -74,7 +75,9 @@ class Library:
             raise BadInput(f"pool '{deployment.name}' has no KV blocks: set server.kv_blocks to 1 or more.")
         model = self.model(deployment)
         memory = PagedKV(model.spec, kv_blocks, deployment.block_size, self.device, self.dtype, host_blocks)
-        return Runner(model, memory, self.attention[1])
+        runner = Runner(model, memory, self.attention[1])
+        runner.images = self.images
+        return runner
 
     def default_kv_blocks(self, deployment: Deployment) -> int:
         """KV blocks of one replica when the config names none: its share of free memory, at most what all its seats

@@ -166,6 +166,7 @@ class LoadWork:
             deployment.swap_blocks,
         )  # fmt: skip
         berth.runner = Runner(model, cache, library.attention[1])
+        berth.runner.images = library.images
         if watch is not None:
             watch.lap()
         for _ in range(WARM_UP):

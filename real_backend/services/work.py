@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,6 +13,9 @@ from airi_sim.hardware.service import many
 from real_backend.calibrate import ALIKE_SHARE, WARM_UP, Limits, Range, Sample, about, log_uniform
 from real_backend.clock import Clock, Stopwatch
 from real_backend.results import Result, Results
+
+ITEMS = 16
+"""Most items of a job in a sample from the whole range, where no run has had more."""
 
 
 class Task(NamedTuple):
@@ -89,12 +93,18 @@ class ServiceProbe:
 
     def widen(self) -> None:
         self.range.widen()
+        self.items = max(self.items, ITEMS)
 
     def take(self) -> None:
         longest = log_uniform(self.random, self.range.context)
         count = log_uniform(self.random, self.range.sequences)
         sizes = self.random.integers(1, longest + 1, count).tolist()
-        self._sample([self._job(size, log_uniform(self.random, self.items)) for size in sizes])
+        self._sample(self._that_fit([self._job(size, log_uniform(self.random, self.items)) for size in sizes]))
+
+    def _that_fit(self, jobs: list[Job]) -> list[Job]:
+        """As many as the server would take into a batch, at least one."""
+        upto = accumulate(job.tokens for job in jobs)
+        return [job for job, tokens in zip(jobs, upto, strict=True) if tokens <= self.range.tokens or job is jobs[0]]
 
     def _alike(self, jobs: list[Job]) -> list[Job]:
         """About as many jobs of about such sizes."""
