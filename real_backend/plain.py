@@ -73,7 +73,7 @@ def generate(model: Any, sequences: Iterable[Sequence], clock: Clock, device: to
 def compared(
     spec: ModelSpec, tensors: Mapping[str, Tensor], sequences: list[Sequence], clock: Clock, device: torch.device
 ) -> dict[str, float] | None:
-    """`seconds` of the loop over finished sequences, and how many it continued `alike`; None without the model."""
+    """`seconds` of the loop over finished `sequences`, and how many it continued `alike`; None without the model."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = plain_model(spec, tensors, device)
@@ -83,4 +83,4 @@ def compared(
         found = generate(model, sequences, clock, device)
     pairs = zip(sequences, found.texts, strict=True)
     alike = sum(sequence.tokens[sequence.prompt :].tolist() == text for sequence, text in pairs)
-    return {"seconds": found.seconds, "alike": alike}
+    return {"seconds": found.seconds, "sequences": len(sequences), "alike": alike}

@@ -110,15 +110,15 @@ def checks_of(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Speed is reported, never judged: what must hold is that every request finished and, where transformers ran in
     fp32, that it continued each one with the same tokens."""
     loop, plainly = found["loop"], found["plain"]
-    figures = {"every request finished": (loop["finished"], "")}
+    figures = {"every request finished": (loop["finished"], loop["requests"])}
     if plainly is not None and found["precision"] == "fp32":
-        figures["transformers generates the same tokens"] = (plainly["alike"], f"{loop['output_tokens']} tokens")
+        figures["transformers generates the same tokens"] = (plainly["alike"], plainly["sequences"])
     return [
         {
-            "name": name, "figure": figure, "limit": loop["requests"], "unit": "requests",
-            "passed": figure == loop["requests"], "detail": detail,
+            "name": name, "figure": figure, "limit": limit, "unit": "requests", "passed": figure == limit,
+            "detail": f"{loop['output_tokens']} tokens",
         }
-        for name, (figure, detail) in figures.items()
+        for name, (figure, limit) in figures.items()
     ]  # fmt: skip
 
 

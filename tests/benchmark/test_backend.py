@@ -54,7 +54,7 @@ def test_the_command_writes_its_tables_and_judges_no_speed(
     folder = tmp_path / "run"
     slow = [row | {"share_of_bound": 0.01} for row in found["splits"]]
     for alike, code in ((6, 0), (5, 1)):
-        said = found | {"splits": slow, "plain": {"seconds": 0.001, "alike": alike}}
+        said = found | {"splits": slow, "plain": {"seconds": 0.001, "sequences": 6, "alike": alike}}
         monkeypatch.setattr(bench, "measured", lambda _, said=said: said)
         assert command(["bench.cases=backend", f"hydra.run.dir={folder}"]) == code
         assert json.loads((folder / "bench.json").read_text()) == said
