@@ -39,6 +39,7 @@ TITLES = {
     "admission": "Admission: may this job enter",
     "fault": "Faults: what becomes of a job whose server died",
     "model_router": "Model routers: which pool",
+    "placement": "Placements: which models are in memory",
     "predictor": "Predictors: how long will the output be (`policy.queue.predictor=NAME`)",
 }
 

@@ -8,7 +8,7 @@ each context as long as it is.
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -39,13 +39,24 @@ class Attention(Protocol):
         ...
 
 
+class Piece(NamedTuple):
+    """Some decodes of a pass, and where their keys and values are gathered: `rows` is the memory, k and v see it as
+    [count, kv_heads, padded context, head_dim]."""
+
+    decodes: Decodes
+    rows: Tensor
+    k: Tensor
+    v: Tensor
+
+
 class PagedAttention:
     """Decodes padded to the longest context, and one call for each prompt chunk.
 
-    On CPU decodes are gathered and attended to in pieces small enough to stay in the cache.
+    On CPU decodes are gathered and attended to in pieces small enough to stay in the cache. Whatever is the same for
+    all layers is made once: a view costs little, but there are hundreds of them.
     """
 
-    __slots__ = ("batch", "cache", "counts", "pieces", "spec")
+    __slots__ = ("batch", "cache", "counts", "pieces", "spec", "widths")
 
     features: ClassVar[str] = "padded"
 
@@ -53,16 +64,24 @@ class PagedAttention:
         self.spec = spec
         self.cache = cache
         self.batch = batch
-        self.pieces = [] if batch.decodes is None else pieces(batch.decodes, cache)
-        self.counts = [*(piece.count for piece in self.pieces), len(batch.tokens) - batch.singles]
+        self.pieces = [] if batch.decodes is None else pieces(spec, cache, batch.decodes)
+        self.counts = [*(piece.decodes.count for piece in self.pieces), len(batch.tokens) - batch.singles]
+        self.widths = [spec.heads, 2 * spec.kv_heads]
 
     def __call__(self, layer: int, qkv: Tensor) -> Tensor:
-        q, kv = torch.split(qkv, [self.spec.heads, 2 * self.spec.kv_heads], 1)
+        q, kv = qkv.split_with_sizes(self.widths, 1)
         self.cache.write(layer, self.batch.slots, kv)
-        rows = torch.split(q, self.counts)
-        parts = [decode(self.spec, self.cache, layer, *each) for each in zip(rows, self.pieces, strict=False)]
+        rows = q.split_with_sizes(self.counts)
+        parts = [self._decode(layer, *each) for each in zip(rows, self.pieces, strict=False)]
         parts += [attend(self.spec, self.cache, layer, qkv, chunk) for chunk in self.batch.chunks]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _decode(self, layer: int, q: Tensor, piece: Piece) -> Tensor:
+        """Query heads that share a key head become query positions, so that grouped heads need no copy."""
+        decodes, rows, k, v = piece
+        self.cache.gather(layer, decodes.blocks, rows)
+        q = q.view(decodes.count, self.spec.kv_heads, -1, self.spec.head_dim)
+        return scaled_dot_product_attention(q, k, v, attn_mask=decodes.mask).reshape(decodes.count, -1)
 
     @staticmethod
     def problem(_device: torch.device, _dtype: torch.dtype, /) -> str:
@@ -93,20 +112,19 @@ class SequenceAttention:
         return ""
 
 
-def pieces(decodes: Decodes, cache: PagedKV) -> list[Decodes]:
-    """The decodes of a pass as they are gathered: in pieces of PIECE_BYTES on CPU, all at once elsewhere."""
-    if cache.layers[0].device.type != "cpu":
-        return [decodes]
-    each = len(decodes.blocks) // decodes.count * cache.layers[0][0].nbytes
-    return decodes.split(max(1, PIECE_BYTES // each))
+def pieces(spec: ModelSpec, cache: PagedKV, decodes: Decodes) -> list[Piece]:
+    """The decodes of a pass as they are gathered: in pieces of PIECE_BYTES on CPU, all at once elsewhere. They take
+    turns in the same memory."""
+    like = cache.layers[0]
+    width = len(decodes.blocks) // decodes.count
+    most = max(1, PIECE_BYTES // (width * like[0].nbytes)) if like.device.type == "cpu" else decodes.count
+    memory = like.new_empty(min(most, decodes.count) * width, like.shape[1])
+    return [_piece(spec, part, memory[: len(part.blocks)]) for part in decodes.split(most)]
 
 
-def decode(spec: ModelSpec, cache: PagedKV, layer: int, q: Tensor, decodes: Decodes) -> Tensor:
-    """Query heads that share a key head become query positions, so that grouped heads need no copy."""
-    kv = cache.read(layer, decodes.blocks).view(decodes.count, -1, 2 * spec.kv_heads, spec.head_dim)
-    k, v = kv.transpose(1, 2).chunk(2, 1)
-    q = q.view(decodes.count, spec.kv_heads, -1, spec.head_dim)
-    return scaled_dot_product_attention(q, k, v, attn_mask=decodes.mask).reshape(decodes.count, -1)
+def _piece(spec: ModelSpec, decodes: Decodes, rows: Tensor) -> Piece:
+    kv = rows.view(decodes.count, -1, 2 * spec.kv_heads, spec.head_dim).transpose(1, 2)
+    return Piece(decodes, rows, *kv.chunk(2, 1))
 
 
 def attend(spec: ModelSpec, cache: PagedKV, layer: int, qkv: Tensor, chunk: Chunk) -> Tensor:

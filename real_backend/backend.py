@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from airi_sim.core.errors import BadInput, unknown
 from airi_sim.core.protocols import Executor, Script
 from airi_sim.core.types import Plan, Request
+from airi_sim.hardware.again import COLUMNS
 from airi_sim.hardware.deployment import Deployment
 from airi_sim.hardware.speculation import DRAFT
 from real_backend import clock as clocks
@@ -21,9 +22,13 @@ from real_backend.executor import TorchExecutor
 from real_backend.fleet import AUTO, Fleet
 from real_backend.kinds import KINDS, Parts
 from real_backend.library import Library
+from real_backend.precision import doubts
 from real_backend.results import Results
 from real_backend.sequences import Sequences
 from real_backend.wall import WallDriver
+
+if TYPE_CHECKING:
+    from real_backend.efficiency import Efficiency
 
 
 class TorchBackend:
@@ -131,9 +136,24 @@ class TorchBackend:
         sampled before are in it too."""
         return calibrate(deployment, self, samples, seconds, progress)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what one should doubt about the run."""
+        return *doubts(self.library.device, self.library.dtype), *self.fleet.incidents
+
+    def efficiency(self, deployment: Deployment) -> Efficiency:
+        """What measures how close a pool comes to its own matrix products; to be made before the run."""
+        from real_backend.efficiency import Efficiency
+
+        return Efficiency(self.library, self.sequences, self.timer, deployment)
+
     def measurements(self) -> list[dict[str, Any]]:
         """One row per measured pass, in order: what ran, when, and its seconds by part and by clock."""
         return self._measured
+
+    def findings(self) -> dict[str, dict[str, Any]]:
+        """What is known of services besides times, by pool: the recall of an index. Asked when the run is over."""
+        return {name: getattr(service, "findings", dict)() for name, service in self.parts.services.items()}
 
     def drop(self, job: int) -> None:
         """Forget a job (by id) that was cancelled."""
@@ -144,6 +164,11 @@ class TorchBackend:
         self.sequences.release(request.id)
         self.results.release(request.id)
 
+    def leaks(self) -> list[str]:
+        """What is still kept of requests although the run is over; nothing, if all is well."""
+        kept = {"token sequences": len(self.sequences), "results of jobs": len(self.results)}
+        return [f"the backend has {count} {name}" for name, count in kept.items() if count]
+
     def attention(self) -> dict[str, str]:
         """Name of the attention backend in use, and its features: `padded` or `ragged`."""
         name, backend = self.library.attention
@@ -151,11 +176,6 @@ class TorchBackend:
 
     def device_name(self) -> str:
         return self.library.device_name()
-
-    @property
-    def incidents(self) -> list[str]:
-        """A sentence for each worker that was lost."""
-        return self.fleet.incidents
 
     def rest(self) -> None:
         """The run is over: no worker process is left. Measurements and samples stay."""
@@ -189,8 +209,8 @@ class TorchBackend:
             "start_s": now,
             "seconds": split.seconds,
             "slices": len(plan.slices),
+            "items": sum(job.items for job, _ in plan.slices),
         }
-        fields = ("sequences", "context", "longest", "prefill_tokens", "prefill_attention", "prefill_context")
-        self._measured.append(row | {name: getattr(plan, name) for name in fields} | split._asdict())
+        self._measured.append(row | {name: getattr(plan, name) for name in COLUMNS} | split._asdict())
         if self.watch is not None:
             self.watch()

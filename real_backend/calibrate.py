@@ -144,9 +144,9 @@ def draw_shape(random: np.random.Generator, within: Range, block_size: int) -> S
 
 def alike(random: np.random.Generator, shape: Shape, within: Range, block_size: int) -> Shape:
     """A shape that resembles another one: about as many decodes with about such contexts, about such chunks."""
-    count = min(_about(random, len(shape.contexts)), within.sequences) if shape.contexts else 0
+    count = min(about(random, len(shape.contexts)), within.sequences) if shape.contexts else 0
     picks = random.integers(len(shape.contexts) or 1, size=count)
-    drawn = np.array([min(_about(random, shape.contexts[i]), within.context) for i in picks], dtype=np.int64)
+    drawn = np.array([min(about(random, shape.contexts[i]), within.context) for i in picks], dtype=np.int64)
     return Shape(_that_fit(drawn, within, block_size), tuple(_alike_chunks(random, shape.chunks, within)))
 
 
@@ -155,13 +155,14 @@ def _alike_chunks(
 ) -> Iterator[tuple[int, int]]:
     left = within.tokens
     for before, tokens in chunks:
-        new = min(_about(random, tokens), left, within.context)
+        new = min(about(random, tokens), left, within.context)
         left -= new
         if new:
-            yield (min(_about(random, before), within.context - new) if before else 0, new)
+            yield (min(about(random, before), within.context - new) if before else 0, new)
 
 
-def _about(random: np.random.Generator, size: int) -> int:
+def about(random: np.random.Generator, size: int) -> int:
+    """A size that resembles another one, at least 1."""
     return max(1, round(size * float(np.exp(random.uniform(-SPREAD, SPREAD)))))
 
 
@@ -246,37 +247,6 @@ class GenerateProbe:
 
     def _noise(self, tokens: int) -> array[int]:
         return array("q", self.random.integers(self.runner.model.spec.vocab, size=tokens).tolist())
-
-
-class ServiceProbe:
-    """Samples of a batch service: `run(lengths, watch)` does the work for jobs of so many tokens each."""
-
-    def __init__(self, run: Callable[[list[int], Stopwatch], Any], clock: Clock, limits: Limits, seed: int) -> None:
-        self.run = run
-        self.clock = clock
-        self.range = Range(limits)
-        self.random = np.random.default_rng(seed)
-        self.samples: list[Sample] = []
-        for _ in range(WARM_UP):
-            self._measure([1])
-
-    def follow(self, plan: Plan) -> None:
-        self.range.note(len(plan.slices), max(tokens for _, tokens in plan.slices), plan.prefill_tokens)
-        self.take()
-
-    def widen(self) -> None:
-        self.range.widen()
-
-    def take(self) -> None:
-        longest = log_uniform(self.random, self.range.context)
-        lengths = self.random.integers(1, longest + 1, log_uniform(self.random, self.range.sequences)).tolist()
-        slices = [(None, tokens) for tokens in lengths]
-        self.samples.append(Sample(Plan(-1, 0.0, slices, [], prefill_tokens=sum(lengths)), self._measure(lengths)))
-
-    def _measure(self, lengths: list[int]) -> float:
-        watch = Stopwatch(self.clock)
-        self.run(lengths, watch)
-        return watch.stop().seconds
 
 
 def calibrate(

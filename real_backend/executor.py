@@ -86,6 +86,16 @@ class TorchExecutor:
         """Forget a job (by id) that was cancelled."""
         self.work.drop(job)
 
+    def leaks(self) -> list[str]:
+        """What is still under way although the run is over; plans whose server died are not."""
+        return [f"server {plan.server} has a {plan.kind} plan in flight" for plan in self._flights if plan.live]
+
+    def share(self, cache: Any) -> None:
+        """The server has a cache whose values the work keeps (look-ups of features)."""
+        keep = getattr(self.work, "share", None)
+        if keep is not None:
+            keep(cache)
+
     def bring(self, load: Any) -> None:
         """Of a loader: a model that is to be there when the run begins, untimed."""
         self.work.bring(load)  # type: ignore[attr-defined]

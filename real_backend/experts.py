@@ -24,8 +24,13 @@ class Dense:
     down: Linear
 
     def __call__(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x).chunk(2, -1)
-        return self.down(silu(gate).mul_(up))
+        return self.down(gated(self.gate_up(x)))
+
+
+def gated(gate_up: Tensor) -> Tensor:
+    """[tokens, 2 * width] to [tokens, width]."""
+    gate, up = gate_up.chunk(2, -1)
+    return silu(gate).mul_(up)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +46,11 @@ class Router:
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x [tokens, hidden] to shares and experts (int64), both [tokens, active]; shares are computed in 32 bits."""
-        shares, chosen = softmax(linear(x, self.weight), -1, dtype=torch.float32).topk(self.active)
-        if self.renormalise:
-            shares = shares / shares.sum(-1, keepdim=True)
+        scores = linear(x, self.weight)
+        if self.renormalise:  # the softmax of the largest scores is that of all, renormalised
+            largest, chosen = scores.topk(self.active)
+            return softmax(largest, -1, dtype=torch.float32).to(x.dtype), chosen
+        shares, chosen = softmax(scores, -1, dtype=torch.float32).topk(self.active)
         return shares.to(x.dtype), chosen
 
 
@@ -68,14 +75,18 @@ class Experts:
 
     def __call__(self, x: Tensor) -> Tensor:
         shares, chosen = self.router(x)
-        order = chosen.view(-1).argsort(stable=True)
-        outputs = self._sorted(x.index_select(0, order // self.router.active), chosen)
+        flat = chosen.view(-1)
+        order = flat.argsort(stable=True)
+        outputs = self._by_expert(x.index_select(0, order // self.router.active), flat)
         by_token = torch.empty_like(outputs).index_copy_(0, order, outputs).view(*chosen.shape, -1)
         mixed = torch.bmm(shares[:, None], by_token)[:, 0]
         return mixed if self.shared is None else mixed.add_(self.shared(x))
 
-    def _sorted(self, rows: Tensor, chosen: Tensor) -> Tensor:
+    def _by_expert(self, rows: Tensor, chosen: Tensor) -> Tensor:
         """Each row through its expert; rows [tokens * active, hidden] are in the order of the experts."""
-        counts = chosen.view(-1).bincount(minlength=len(self.experts)).tolist()
-        parts = zip(self.experts, torch.split(rows, counts), counts, strict=True)
-        return torch.cat([expert(part) for expert, part, count in parts if count])
+        counts = chosen.bincount(minlength=len(self.experts)).tolist()
+        touched = [expert for expert, count in zip(self.experts, counts, strict=True) if count]
+        sizes = [count for count in counts if count]
+        wide = [expert.gate_up(part) for expert, part in zip(touched, torch.split(rows, sizes), strict=True)]
+        inner = torch.split(gated(torch.cat(wide)), sizes)
+        return torch.cat([expert.down(part) for expert, part in zip(touched, inner, strict=True)])

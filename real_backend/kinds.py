@@ -46,20 +46,19 @@ class Parts:
     berths: dict[str, list[Berth]] = field(default_factory=dict)
     shelf: Shelf | None = None
 
+    def __post_init__(self) -> None:
+        self.library.images = partial(images_among, self.results)
+
     @property
     def seed(self) -> int:
         return self.library.seed
 
     def close(self) -> None:
-        """Give indexes, heads and tables back."""
+        """Give everything back but the models of the library."""
         self.services.clear()
         for table in self.tables.values():
             table.close()
         self.tables.clear()
-
-    def close(self) -> None:
-        """Give everything back but the models of the library."""
-        self.indexes.clear()
         self.berths.clear()
         if self.shelf is not None:
             self.shelf.close()
@@ -81,7 +80,6 @@ def generate(parts: Parts, deployment: Deployment, script: Script) -> Work:
         parts.berths.setdefault(deployment.name, []).append(berth)
         return berth
     runner = parts.library.runner(deployment, deployment.kv_blocks, deployment.swap_blocks)
-    runner.images = partial(images_among, parts.results)
     return GenerateWork(runner, script, parts.sequences)
 
 
@@ -195,6 +193,7 @@ def service_limits(deployment: Deployment) -> Limits:
 
 KINDS = {
     "generate": Kind(generate, generate_probe),
+    "load": Kind(loading, loading_probe),
     "embed": service(embedder),
     "rerank": service(reranker),
     "classify": service(classifier),

@@ -56,6 +56,10 @@ class PagedKV:
         """[blocks * block_size, 2 * kv_heads, head_dim] of the named blocks (int64), in order."""
         return self.layers[layer].index_select(0, blocks).view(-1, *self._pair)
 
+    def gather(self, layer: int, blocks: Tensor, out: Tensor) -> None:
+        """Copy the named blocks (int64) to the rows of `out`, in order."""
+        torch.index_select(self.layers[layer], 0, blocks, out=out)
+
     @torch.inference_mode()
     def copy(self, copies: Copies) -> None:
         """Copy whole blocks in all layers. Everything on the device is read before anything on it is written; one

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
+from torch import Tensor
 
 from airi_sim.core.errors import BadInput, unknown
 from airi_sim.hardware.deployment import Deployment
@@ -27,7 +28,7 @@ class Library:
     """Loads each model once on a device and shares it among replicas.
 
     `weights` names a safetensors file or folder by model; models not named get random weights from `seed`. `attention`
-    names the backend of attention.choose.
+    names the backend of attention.choose; `images` is what runners look image tokens up with.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Library:
         self.seed = seed
         self.weights = dict(weights or {})
         self.attention = choose(attention, self.device, self.dtype)
+        self.images: Callable[[models.Model, torch.Tensor], models.Images | None] | None = None
         self._models: dict[ModelSpec, models.Model] = {}
 
     def spec(self, deployment: Deployment) -> ModelSpec:
@@ -59,11 +61,13 @@ class Library:
         if spec not in self._models:
             models.check(spec)
             self._check_memory(spec)
-            path = self.weights.get(spec.name)
-            device = str(self.device)
-            tensors = stored.read(spec, path) if path else stored.draw(spec, self.seed, device, self.dtype)
-            self._models[spec] = models.build(spec, tensors, device, self.dtype)
+            self._models[spec] = models.build(spec, self.tensors(spec), str(self.device), self.dtype)
         return self._models[spec]
+
+    def tensors(self, spec: ModelSpec) -> dict[str, Tensor]:
+        """The weights of a model by their names in stored files, read or drawn anew."""
+        path = self.weights.get(spec.name)
+        return stored.read(spec, path) if path else stored.draw(spec, self.seed, str(self.device), self.dtype)
 
     def runner(self, deployment: Deployment, kv_blocks: int, host_blocks: int = 0) -> Runner:
         """The model of a pool with a KV cache of its own: `kv_blocks` on the device, `host_blocks` on the host."""
@@ -71,7 +75,9 @@ class Library:
             raise BadInput(f"pool '{deployment.name}' has no KV blocks: set server.kv_blocks to 1 or more.")
         model = self.model(deployment)
         memory = PagedKV(model.spec, kv_blocks, deployment.block_size, self.device, self.dtype, host_blocks)
-        return Runner(model, memory, self.attention[1])
+        runner = Runner(model, memory, self.attention[1])
+        runner.images = self.images
+        return runner
 
     def default_kv_blocks(self, deployment: Deployment) -> int:
         """KV blocks of one replica when the config names none: its share of free memory, at most what all its seats

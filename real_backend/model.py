@@ -101,6 +101,7 @@ def check(spec: ModelSpec) -> None:
         ("a sliding window", spec.window),
         ("layers of unlike kinds", len(spec.kinds) > 1),
         ("an MLP without a gate", not mlp.gated),
+        (f"{mlp.activation} in its MLP", mlp.activation not in ("silu", "swish")),
         ("biases in its MLP", mlp.bias or mlp.router_bias),
         ("attention with a gate", attention.gate),
         ("attention with sinks", attention.sinks),

@@ -152,6 +152,10 @@ class RemoteExecutor:
         """Forget a job (by id) that was cancelled."""
         self.work.drop(job)
 
+    def leaks(self) -> list[str]:
+        """Processes that are left although the run is over."""
+        return [f"worker process {process.pid} of {self.crew.name} is left" for process in self.crew.processes]
+
     def _send(self, plan: Plan) -> None:
         self.work.prepare(plan)
         self.work.run(plan, UNUSED)

@@ -12,6 +12,8 @@ from torch import Tensor
 from airi_sim.core.types import JOBS_PER_REQUEST, Job
 
 LIMIT = 65536
+IMAGE_TOKENS = 1 << 20
+"""More than any job has."""
 
 
 class Result(Protocol):
@@ -42,13 +44,60 @@ class Text:
 
 @dataclass(frozen=True)
 class Documents:
-    """Chunks found in an index: document i always holds the same `chunk_tokens` tokens."""
+    """Chunks found in an index: document i always holds the same `chunk_tokens` tokens. A reranker adds its scores."""
 
     ids: Sequence[int]
     chunk_tokens: int
+    scores: Sequence[float] = ()
 
     def tokens(self, vocabulary: int) -> list[int]:
         return [token for document in self.ids for token in content(document, self.chunk_tokens, vocabulary)]
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a classifier found: the likeliest label, and the probability of each."""
+
+    number: int
+    odds: tuple[float, ...]
+
+    def tokens(self, vocabulary: int) -> list[int]:
+        return []
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Features [keys, width]; rerankers take them, prompts do not."""
+
+    values: Tensor
+
+    def tokens(self, vocabulary: int) -> list[int]:
+        return []
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a vision tower made of the images of a `job`: image tokens [tokens, width].
+
+    Ids of tokens in a prompt are numbers from 0; an image token stands there as a negative one that says which it is
+    (`seen_in`), whatever the vocabulary is.
+    """
+
+    job: int
+    values: Tensor
+
+    def tokens(self, vocabulary: int) -> list[int]:
+        first = self.job * IMAGE_TOKENS
+        return [-1 - token for token in range(first, first + len(self.values))]
+
+
+def seen_in(results: Results, token: int) -> Tensor:
+    """The image token [width] that a negative id stands for; KeyError if its request is over."""
+    job, place = divmod(-1 - token, IMAGE_TOKENS)
+    found = results.get(job)
+    if not isinstance(found, Seen):
+        raise KeyError(f"job {job} left no images")
+    return found.values[place]
 
 
 def content(document: int, tokens: int, vocabulary: int) -> list[int]:
@@ -60,11 +109,13 @@ def content(document: int, tokens: int, vocabulary: int) -> list[int]:
 class Results:
     """Results by job, kept until `release(request)` because several later jobs may name the same one.
 
-    Should nobody release, the requests heard of least recently go when there are more than `limit`.
+    Should nobody release, the requests heard of least recently go when there are more than `limit`. `images` counts
+    results with image tokens.
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
         self.limit = limit
+        self.images = 0
         self._kept: dict[int, dict[int, Result]] = {}
 
     def __len__(self) -> int:
@@ -75,8 +126,9 @@ class Results:
         results = self._kept.pop(job.request, {})
         results[job.id] = result
         self._kept[job.request] = results
+        self.images += isinstance(result, Seen)
         if len(self._kept) > self.limit:
-            del self._kept[next(iter(self._kept))]
+            self.release(next(iter(self._kept)))
 
     def get(self, job: int) -> Result | None:
         """The result of a job by id, None if it left none."""
@@ -84,7 +136,9 @@ class Results:
 
     def release(self, request: int) -> None:
         """Called when a request is over."""
-        self._kept.pop(request, None)
+        results = self._kept.pop(request, {})
+        if self.images:
+            self.images -= sum(isinstance(result, Seen) for result in results.values())
 
     def prompt(self, job: Job, own: list[int], vocabulary: int) -> list[int]:
         """`own` prompt of the job with its end replaced by what its inputs add: the total stays `job.prompt`, and at

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,16 +11,17 @@ from real_backend.attention import Attention, PagedAttention
 from real_backend.batch import Segment, arrange, pack
 from real_backend.clock import Stopwatch
 from real_backend.kv import PagedKV
-from real_backend.model import Model, hidden_states
+from real_backend.model import Images, Model, hidden_states
 
 
 class Runner:
-    """A model with a cache, and how it attends."""
+    """A model with a cache, and how it attends. `images` finds what stands for image tokens in a pass, if any do."""
 
     def __init__(self, model: Model, cache: PagedKV, attention: type[Attention] = PagedAttention) -> None:
         self.model = model
         self.cache = cache
         self.attention = attention
+        self.images: Callable[[Model, Tensor], Images | None] | None = None
 
     def run(self, segments: Sequence[Segment], watch: Stopwatch) -> dict[int, int]:
         """Process all segments in one pass and sample greedily: token by index of the segments that asked for one."""
@@ -35,7 +36,8 @@ class Runner:
         batch = pack([segments[index] for index in order], self.cache.block_size, model)
         attend = self.attention(model.spec, self.cache, batch)
         watch.lap()
-        states = hidden_states(model, batch.tokens, batch.positions, attend)
+        images = self.images(model, batch.tokens) if self.images is not None else None
+        states = hidden_states(model, batch.tokens, batch.positions, attend, images)
         watch.lap()
         asking = [index for index in order if segments[index].sample]
         ends = states.index_select(0, batch.ends)

@@ -21,11 +21,15 @@ class Sequence:
 
 
 class Sequences:
-    """Shared by the generate executors of a backend, so that any replica can go on where another one stopped."""
+    """Shared by the generate executors of a backend, so that any replica can go on where another one stopped.
+
+    `finished`, if somebody makes it a dictionary, keeps what stopped, by job.
+    """
 
     def __init__(self, results: Results) -> None:
         self.results = results
         self._open: dict[int, Sequence] = {}
+        self.finished: dict[int, Sequence] | None = None
 
     def __len__(self) -> int:
         return len(self._open)
@@ -59,6 +63,8 @@ class Sequences:
         if len(sequence.tokens) < sequence.limit:
             return False
         del self._open[job.id]
+        if self.finished is not None:
+            self.finished[job.id] = sequence
         self.results.put(job, Text(sequence.tokens[sequence.prompt :]))
         return True
 

@@ -68,6 +68,7 @@ def check(spec: ModelSpec) -> Vision:
         raise BadInput(f"the model '{spec.name}' has no vision tower: take one that has, such as model=tiny-vlm.")
     for feature, present in (
         (f"of the family '{vision.family}'", vision.family not in FAMILIES),
+        (f"with {vision.activation} in its MLPs", vision.activation not in ("", "gelu_pytorch_tanh")),
         ("merging patches", vision.merge != 1 or vision.fixed_tokens),
         ("for video", vision.frames != 1),
         (

@@ -140,7 +140,7 @@ class Crew:
         except subprocess.TimeoutExpired:
             return f"a worker of {self.name} does not take messages"
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return f"a worker of {self.name} {how}"
+        return f"worker {process.pid} of {self.name} {how}"
 
 
 def slowest(answers: Sequence[Answer]) -> tuple[Any, Split]:

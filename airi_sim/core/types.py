@@ -125,7 +125,7 @@ class Site(NamedTuple):
     """One replica as the place of its model, as a Placement sees it.
 
     `size` bytes of weights and KV; `state` cold, loading, up, draining (it finishes its jobs first), leaving or down;
-    `jobs` it has, `used` when it was last sent one (-inf: never).
+    `jobs` it has, `used` when it was last sent one, `idle` when it last ran out of them (-inf: never).
     """
 
     server: int
@@ -135,6 +135,7 @@ class Site(NamedTuple):
     state: str
     jobs: int
     used: float
+    idle: float
 
 
 class Row(NamedTuple):

@@ -120,7 +120,7 @@ class Driver:
             elif not ((timer == now or arrival == now) and self._tied(head)):
                 heappop(queue)
                 what: Any = head[3]
-                if type(what) is Plan:
+                if isinstance(what, Plan):
                     if what.end == now:  # else it was cut
                         self._done(what, now)
                 elif what is None:

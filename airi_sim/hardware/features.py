@@ -1,8 +1,9 @@
 """What the time of a pass of the torch backend depends on: the quantities the backend executes, not ideal ones.
 
 Where its attention pads (profiles say so), decodes count as long as the longest context, rounded up to whole KV blocks,
-else as long as they are; time over new tokens is a broken line with
-knots at powers of two (matrix products are far from linear below 32 tokens).
+else as long as they are. Time over new tokens is a broken line with knots at powers of two (matrix products are far
+from linear below 32 tokens). A pass in which anything decodes gathers KV and attends once more in each layer, which one
+of prompts alone does not.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from itertools import pairwise
 
 from airi_sim.core.types import Plan
 
-AFTER_TOKENS = ("sequences", "padded_context", "prefill_attention", "prefill_context", "slices")
-"""Names of the features that follow those of the broken line."""
+DECODES = "decodes"
+AFTER_TOKENS = ("sequences", "padded_context", "prefill_attention", "prefill_context", "slices", DECODES)
+"""Names of the features that follow those of the broken line. Profiles that were fitted before there was the last one
+lack it: 0."""
 
 
 def knots_to(most: int) -> list[int]:
@@ -47,5 +50,5 @@ def features(plan: Plan, knots: Sequence[int], block_size: int, ragged: bool = F
     padded context is the context itself."""
     n = plan.sequences
     padded = plan.context + n if ragged else n * (plan.longest // block_size + 1) * block_size
-    rest = (n, padded, plan.prefill_attention, plan.prefill_context, len(plan.slices))
+    rest = (n, padded, plan.prefill_attention, plan.prefill_context, len(plan.slices), n > 0)
     return [*ramps(n + plan.prefill_tokens, knots), *map(float, rest)]

@@ -15,7 +15,8 @@ from airi_sim.hardware.features import features, knots_to, names
 from airi_sim.hardware.service import CACHED, SERVICE, many, units
 
 FORMAT = "airi-profile/1"
-PASSES = ("generate", "draft")
+SERVED = "generate"
+PASSES = (SERVED, "draft")
 """Kinds of samples that are passes of a model: of the one that serves, and of the one that drafts for it."""
 Samples = Sequence[tuple[Plan, float]]
 
@@ -114,8 +115,12 @@ def _ranges(samples: Samples) -> dict[str, list[int]]:
 
 
 def _residuals(rows: Sequence[Sequence[float]], found: Mapping[str, float], samples: Samples) -> dict[str, float]:
-    """Relative root mean square residual, and the relative error of the total."""
+    """Relative root mean square residual, the relative error of the total, and by how much the second half of the
+    samples, which are in the order in which they were taken, took longer than the first, both against the fit."""
     fitted = [sum(c * x for c, x in zip(found.values(), row, strict=True)) for row in rows]
-    ratios = [second / max(value, 1e-12) - 1 for (_, second), value in zip(samples, fitted, strict=True)]
+    seconds = [second for _, second in samples]
+    ratios = [second / max(value, 1e-12) - 1 for second, value in zip(seconds, fitted, strict=True)]
     rms = (sum(ratio * ratio for ratio in ratios) / len(ratios)) ** 0.5
-    return {"residual_rel": rms, "bias_rel": sum(fitted) / sum(second for _, second in samples) - 1}
+    half = len(ratios) // 2
+    early, late = (1 + sum(part) / max(1, len(part)) for part in (ratios[:half], ratios[half:]))
+    return {"residual_rel": rms, "bias_rel": sum(fitted) / sum(seconds) - 1, "drift_rel": late / early - 1}

@@ -9,7 +9,7 @@ from typing import Any
 
 from airi_sim.core.errors import BadInput
 from airi_sim.core.types import Affine, Plan
-from airi_sim.hardware.features import names, ramps
+from airi_sim.hardware.features import DECODES, names, ramps
 from airi_sim.hardware.fit import FORMAT, PASSES, is_ragged
 from airi_sim.hardware.physics import PHYSICS, incomplete
 from airi_sim.hardware.service import SERVICE, ServiceCost, constants_of, many
@@ -24,7 +24,10 @@ class FittedCost:
     token a pass. BadInput if the profile lacks the section.
     """
 
-    __slots__ = ("_attention", "_block", "_context", "_padded", "_ragged", "_sequences", "_slices", "_tokens", "notes")
+    __slots__ = (
+        "_attention", "_block", "_context", "_decodes", "_padded", "_ragged", "_sequences", "_slices", "_tokens",
+        "notes",
+    )  # fmt: skip
 
     needs_longest = True
 
@@ -40,6 +43,7 @@ class FittedCost:
         self._attention: float = found["prefill_attention"]
         self._context: float = found["prefill_context"]
         self._slices: float = found["slices"]
+        self._decodes: float = found.get(DECODES, 0.0)
         self.notes: tuple[str, ...] = ()
 
     def affine(self, plan: Plan) -> Affine:
@@ -51,6 +55,7 @@ class FittedCost:
             first += self._slices * len(plan.slices)
         if not n:
             return Affine(first)
+        first += self._decodes
         if self._ragged:
             attended = self._padded * (plan.context + n)
             return Affine(first + n * self._sequences + attended, n * self._padded)
@@ -113,6 +118,7 @@ def _incomplete(kind: str, section: Any) -> str:
         if not _rising(knots) or not isinstance(values, dict):
             return f"kind '{kind}' needs rising knots and coefficients"
         wanted = names(knots)
+    values = {DECODES: 0.0, **values}
     bad = [name for name in wanted if not isinstance(values.get(name), int | float) or values[name] < 0]
     return f"kind '{kind}' needs numbers of at least 0 for {', '.join(bad)}" if bad else ""
 

@@ -11,7 +11,7 @@ from airi_sim.hardware.deployment import Deployment
 from airi_sim.hardware.service import ServiceCost, index_shape
 from airi_sim.models.precision import width
 
-LOOK_UP = ServiceCost(constant=4e-5, per_token=2e-6, per_cached=2e-7)
+LOOK_UP = ServiceCost(constant=2e-5, per_token=5.5e-6, per_cached=6e-7)
 """A look-up in SQLite in memory: a call, a key read, a key found in the cache (one AVX2 core; docs/services.md says how
 that was measured). It runs on the host, whatever the accelerator is."""
 OPERATORS = 8

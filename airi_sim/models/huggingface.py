@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from airi_sim.core.errors import BadInput
@@ -108,11 +109,16 @@ def _mlps(text: Mapping[str, Any]) -> list[Mlp]:
     gated, bias = kind not in UNGATED, bool(text.get("mlp_bias")) or kind in MLP_BIAS
     experts = number(text, "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
     if not experts:
-        return [Mlp(_ffn(text) * wide, gated=gated, bias=bias) for wide in _widened(text, layers)]
+        dense = Mlp(gated=gated, bias=bias, activation=_activation(text))
+        return [replace(dense, ffn=_ffn(text) * wide) for wide in _widened(text, layers)]
     sparse = [_sparse(text, layer) for layer in range(layers)]
-    dense = Mlp(ffn=0 if all(sparse) else _ffn(text), gated=gated, bias=bias)
+    dense = Mlp(ffn=0 if all(sparse) else _ffn(text), gated=gated, bias=bias, activation=_activation(text))
     routed = _experts(text, experts)
     return [routed if is_sparse else dense for is_sparse in sparse]
+
+
+def _activation(text: Mapping[str, Any]) -> str:
+    return str(text.get("hidden_act") or text.get("hidden_activation") or "silu")
 
 
 def _widened(text: Mapping[str, Any], layers: int) -> list[int]:
@@ -162,6 +168,7 @@ def _experts(text: Mapping[str, Any], experts: int) -> Mlp:
         router_bias=kind in ROUTER_BIAS,
         router_extra=hidden + experts if gemma else 0,
         shared_gate=kind in SHARED_GATE,
+        activation=_activation(text),
         renormalise=bool(text.get("norm_topk_prob", kind not in RAW_SHARES)),
     )
 

@@ -129,6 +129,7 @@ class Mlp:
     gated            two projections in and one out (three matrices) instead of one and one
     bias, router_bias, shared_gate   what else has weights; `router_extra` further ones of the router
     renormalise      the shares of the experts that a token uses sum to one
+    activation       what stands between its projections, by the name that a config.json gives it
     """
 
     ffn: int = 0
@@ -142,6 +143,7 @@ class Mlp:
     router_extra: int = 0
     shared_gate: bool = False
     renormalise: bool = True
+    activation: str = "silu"
 
     @property
     def matrices(self) -> int:

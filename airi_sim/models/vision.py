@@ -21,7 +21,7 @@ class Vision:
     projector                    weights between the tower and the language model
     positions                    rows of the learned position table
     skipped                      last layers whose output the language model does not read
-    family                       model_type of the tower
+    family, activation           model_type of the tower; what its MLPs have in between ("": what its family has)
     """
 
     layers: int
@@ -38,6 +38,7 @@ class Vision:
     positions: int = 0
     skipped: int = 0
     family: str = ""
+    activation: str = ""
 
     @property
     def parameters(self) -> int:
@@ -96,6 +97,7 @@ def vision(config: Mapping[str, Any], hidden: int) -> Vision | None:
         positions=_positions(tower),
         skipped=_skipped(config.get("vision_feature_layer", -2), layers) if llava else 0,
         family=kind,
+        activation=str(tower.get("hidden_act") or ""),
     )
 
 

@@ -98,14 +98,14 @@ class KeepAlive(LruSwap):
         self.ttl_s = ttl_s
 
     def place(self, fleet: Fleet, wanted: Mapping[str, Job], now: float) -> Actions:
-        stale = [site.server for site in fleet.sites if _idle(site) and site.used + self.ttl_s <= now]
+        stale = [site.server for site in fleet.sites if _idle(site) and site.idle + self.ttl_s <= now]
         swaps = super().place(fleet, wanted, now)
         named = {server for _, server in swaps}
         return [("unload", server) for server in stale if server not in named] + swaps
 
     def wake(self, fleet: Fleet, now: float) -> float:
         """When the first idle model has been there for too long."""
-        return min([site.used + self.ttl_s for site in fleet.sites if _idle(site)], default=inf)
+        return min([site.idle + self.ttl_s for site in fleet.sites if _idle(site)], default=inf)
 
 
 def _idle(site: Site) -> bool:

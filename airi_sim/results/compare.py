@@ -25,18 +25,27 @@ OTHERS = {
 }
 LOADS = {"load": "s", "cold": "cold_s"}
 """Of runs in which models come and go: the time of a load, and what jobs waited for one."""
-COLUMNS = ("sim", "measured", "error_pct", "noise_pct")
+COLUMNS = ("sim", "measured", "error_pct", "noise_pct", "selffit_pct")
+SCORED = [f"{name}_{kind}" for name in ("ttft", "tpot", "e2e") for kind in STATISTICS]
+"""The nine figures over which a comparison has one error."""
 
 
-def compare(sim: Run | Summary, measured: Run | Summary, repeat: Run | Summary | None = None) -> pd.DataFrame:
-    """A row a metric: `sim`, `measured`, `error_pct` = 100 (sim - measured) / measured, and `noise_pct` = 100
-    |repeat - measured| / measured, the floor that a second measurement of the same thing sets; nan where undefined.
-    """
+def compare(
+    sim: Run | Summary,
+    measured: Run | Summary,
+    repeat: Run | Summary | None = None,
+    selffit: Run | Summary | None = None,
+) -> pd.DataFrame:
+    """A row a metric: `sim`, `measured`, `error_pct` = 100 (sim - measured) / measured, and two floors: `noise_pct` =
+    100 |repeat - measured| / measured, what a second measurement of the same thing is off by, and `selffit_pct`, the
+    same of a simulation whose cost model was fitted on the very passes it predicts; nan where undefined."""
     import pandas as pd
 
     left, right = figures(sim), figures(measured)
-    again: dict[str, float | None] = {} if repeat is None else figures(repeat)
-    rows = {name: _row(left.get(name), right.get(name), again.get(name)) for name in right | left}
+    floors: list[dict[str, float | None]] = [{} if run is None else figures(run) for run in (repeat, selffit)]
+    rows = {
+        name: _row(left.get(name), right.get(name), *(floor.get(name) for floor in floors)) for name in right | left
+    }
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS), dtype=float)
     return frame.rename_axis("metric")
 
@@ -50,8 +59,13 @@ def figures(run: Run | Summary) -> dict[str, float | None]:
     return found | {name: _follow(summary, path) for name, path in OTHERS.items()}
 
 
+def mean_size(frame: pd.DataFrame, column: str) -> float:
+    """Mean over the nine scored figures of the size of an error or a floor, in percent; nan where there is none."""
+    return float(frame.loc[SCORED, column].abs().mean())
+
+
 def format_table(frame: pd.DataFrame) -> str:
-    """The table for the terminal: fixed width, units in the cells, the noise column only if it is known."""
+    """The table for the terminal: fixed width, units in the cells, the floors only if they are known."""
     names = [name for name in frame.columns if not frame[name].isna().all() or name == "error_pct"]
     head = ["metric", *(name.replace("_pct", "") for name in names)]
     rows = [
@@ -74,15 +88,15 @@ def cell_text(metric: Any, column: str, value: float) -> str:
     """One figure with its unit."""
     if value != value:
         return NONE
-    if column in ("error_pct", "noise_pct"):
+    if column.endswith("_pct"):
         return f"{value:+.1f} %" if column == "error_pct" else f"{value:.1f} %"
     if metric == "preemptions":
         return f"{value:,.0f}"
     return seconds(value) if str(metric).partition("_")[0] in (*LATENCIES, *LOADS, "duration") else digits(value)
 
 
-def _row(sim: float | None, measured: float | None, again: float | None) -> tuple[float | None, ...]:
-    return sim, measured, _off(sim, measured), _size(_off(again, measured))
+def _row(sim: float | None, measured: float | None, *floors: float | None) -> tuple[float | None, ...]:
+    return sim, measured, _off(sim, measured), *(_size(_off(floor, measured)) for floor in floors)
 
 
 def _off(value: float | None, reference: float | None) -> float | None:

@@ -7,9 +7,11 @@ e2e_s    finish - arrival; of finished requests
 queue_s  first start of any of its jobs - arrival; of every request that was started
 slo      attainment: share of *offered* requests that finished and met every limit; goodput: those a second
 cost     of servers held and used, see cost.py; per_mtok: per million output tokens
+tokens_per_pass   output tokens of a job in a pass in which it decodes: 1, or more where it speculates
 moves    transfers between servers: how many, their bytes, the seconds each took
 loads    models brought to shared devices and taken away, and how long jobs waited for theirs, see loads.py
 cache    prompt tokens found in the prefix cache / prompt tokens, over started generate jobs
+services by pool that is no language model: its jobs, their seconds, hit rate or recall, see services.py
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from airi_sim.results.columns import Columns, Floats, every
 from airi_sim.results.cost import bill
 from airi_sim.results.fairness import fairness, union
 from airi_sim.results.loads import loads
+from airi_sim.results.services import sections
 from airi_sim.results.slo import met, objectives
 from airi_sim.results.stats import Description, describe
 from airi_sim.results.tokens import Tokens
@@ -47,15 +50,16 @@ def summarise(
     duration_s: float | None = None,
     servers: int | None = None,
     decisions_hash: str = "",
+    findings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Summary:
     """What `summary.json` holds. Called once, after the run.
 
     `tables`: by name, rows of the log (`Log.rows`), data frames or Arrow tables. `slo`: limits in seconds (slo.py);
     `prices`: by server, see cost.py; `weights`: of tenants, default 1; `duration_s`: the window of all rates, default
-    the last event; `servers`: how many replicas there are, default those that ran anything. Raises BadInput on unknown
-    keys.
+    the last event; `servers`: how many replicas there are, default those that ran anything; `findings`: see
+    services.py. Raises BadInput on unknown keys.
     """
-    itl = token_gaps(tables)
+    itl, per_pass = token_gaps(tables)
     read = every(tables)
     requests, jobs, plans = read["requests"], read["jobs"], read["plans"]
     window = last_event(read) if duration_s is None else duration_s
@@ -73,8 +77,10 @@ def summarise(
             "slo": attainment(status == "finished", times, objectives(slo), window),
             "fairness": fairness(requests, jobs, window, weights),
             "cache": {"hit_rate": hit_rate(jobs)},
+            "services": sections(jobs, findings),
             "utilization": use,
             "cost": bill(plans, window, float(np.nansum(requests.floats("output_tokens"))), prices),
+            "tokens_per_pass": per_pass,
             "moves": moves(plans),
             "loads": loads(jobs, plans),
             "preemptions": int(np.nansum(jobs.floats("preemptions"))),
@@ -95,12 +101,14 @@ def write_summary(folder: str | Path, summary: Summary) -> Path:
     return path
 
 
-def token_gaps(tables: Mapping[str, Any]) -> Description:
-    """itl_s. It needs more memory than all other figures together, so nothing else is held meanwhile."""
+def token_gaps(tables: Mapping[str, Any]) -> tuple[Description, float | None]:
+    """itl_s and tokens_per_pass. They need more memory than all other figures together, so nothing else is held
+    meanwhile."""
     read = every(tables)
-    gaps = Tokens(read["plans"], read["spans"]).gaps()
-    del read
-    return describe(*gaps)
+    tokens = Tokens(read["plans"], read["spans"])
+    gaps, per_pass = tokens.gaps(), tokens.per_pass
+    del read, tokens
+    return describe(*gaps), per_pass
 
 
 def latencies(requests: Columns, jobs: Columns) -> dict[str, Floats]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from airi_sim.core.errors import BadInput
 from airi_sim.results import page
-from airi_sim.results.compare import cell_text, row_name
+from airi_sim.results.compare import cell_text, mean_size, row_name
 from airi_sim.results.metrics import Summary
 from airi_sim.results.parity import Parity
 from airi_sim.results.plots import Pictures, error_bars
@@ -29,7 +29,6 @@ LATENCIES = {
     "e2e_s": "E2E (whole request)",
     "queue_s": "queue (arrival to first start)",
 }
-SCORED = [f"{name}_{kind}" for name in ("ttft", "tpot", "e2e") for kind in ("mean", "p50", "p95")]
 MOST_SERVERS = 16
 
 
@@ -48,6 +47,8 @@ class Pair(Protocol):
     def table(self) -> pd.DataFrame: ...
     @property
     def parity(self) -> Parity: ...
+    @property
+    def doubts(self) -> Sequence[str]: ...
 
 
 def report(found: Sequence[Run | Pair], path: str | Path, title: str = "", command: str = "") -> Path:
@@ -96,12 +97,12 @@ def of_pairs(pairs: Sequence[Pair], title: str) -> str:
 
 def pair_headline(pair: Pair) -> list[tuple[str, str]]:
     """What one wants to know first of a comparison."""
-    scored = pair.table.reindex(SCORED)
     wall, cpu = pair.measured.summary["engine"]["wall_s"], pair.sim.summary["engine"]["cpu_s"]
-    noise = scored["noise_pct"].mean()
+    noise, floor = (mean_size(pair.table, f"{name}_pct") for name in ("noise", "selffit"))
     return [
-        ("mean |error|", f"{scored['error_pct'].abs().mean():.1f} %"),
+        ("mean |error|", f"{mean_size(pair.table, 'error_pct'):.1f} %"),
         ("noise of measuring twice", "not measured" if noise != noise else f"{noise:.1f} %"),
+        ("fitted on the run itself", "unknown" if floor != floor else f"{floor:.1f} %"),
         ("equal decisions", percent(pair.parity.same / max(pair.parity.total, 1))),
         ("simulation is faster by", f"{digits(wall / cpu)} x" if wall and cpu else "unknown"),
     ]
@@ -122,11 +123,12 @@ def _pair(pair: Pair) -> str:
         [
             f"<h2>{escape(pair.name or 'Simulated and measured')}</h2>",
             page.cards(pair_headline(pair)),
-            page.warnings([*_warnings(pair.sim), *_warnings(pair.measured)]),
+            page.warnings([*_warnings(pair.sim), *_warnings(pair.measured), *pair.doubts]),
             _parity(pair.parity),
-            page.table(["", "simulated", "measured", "error", "noise floor"], rows),
+            page.table(["", "simulated", "measured", "error", "noise floor", "self-fit floor"], rows),
             "<p class='soft'>error: (simulated - measured) / measured. Noise floor: how far a second measurement of "
-            "the same thing is from the first. Mean |error|: over mean, p50 and p95 of TTFT, TPOT and E2E.</p>",
+            "the same thing is from the first. Self-fit floor: how far a simulation is off whose cost model was fitted "
+            "on the very passes it predicts. Mean |error|: over mean, p50 and p95 of TTFT, TPOT and E2E.</p>",
             *(_drawn(draw, caption) for draw, caption in drawn),
             page.details("Configuration", _config(pair.measured)),
             _provenance([("simulated", pair.sim), ("measured", pair.measured)]),

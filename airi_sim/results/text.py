@@ -46,5 +46,18 @@ def headline(summary: Summary) -> list[tuple[str, str]]:
         ("TPOT p50", seconds(summary["tpot_s"]["p50"])),
         ("E2E p50", seconds(summary["e2e_s"]["p50"])),
     ]
+    figures += service_lines(summary)
     met = summary["slo"]["attainment"]
     return figures if met is None else [*figures, ("SLO attainment", percent(met))]
+
+
+def service_lines(summary: Summary) -> list[tuple[str, str]]:
+    """What a terminal shows of services, as (name, text): the recall of an index, the hit rate of a cache."""
+    found = []
+    for pool, section in (summary.get("services") or {}).items():
+        if "recall" in section:
+            text = f"{percent(section['recall'])} of {section['queries']:,} queries"
+            found.append((f"recall of {pool}", f"{text}; {percent(section['recall_clustered'])} in its clusters"))
+        if "hit_rate" in section:
+            found.append((f"hit rate of {pool}", f"{percent(section['hit_rate'])} of the keys"))
+    return found

@@ -60,12 +60,19 @@ class Tokens:
 
     def __init__(self, plans: Columns, spans: Columns) -> None:
         self.ends = lane_ends(plans)
+        passes, decodes = plans.ints("passes"), plans.ints("decodes")
+        self.turns = int((passes * decodes)[(passes > 0) & (decodes > 0)].sum())
         self.job, self.first, self.last = (spans.ints(name) for name in ("job", "first_pass", "last_pass"))
         self.names, self.server = spans.servers()
         self.lane = spans.ints("lane")
         joined = spans.floats("joined_s")
         self.entry = np.where(spans.ints("emitted") > 0, joined, np.nan)
         """When a span's first token came with joining; nan where joining emitted none."""
+
+    @property
+    def per_pass(self) -> float | None:
+        """Tokens of a job in a pass in which it decodes; None if nobody decoded."""
+        return float((self.last - self.first).sum() / self.turns) if self.turns else None
 
     def times(self, job: int) -> Floats:
         """When each output token of a job was emitted (seconds), in order; empty if it emitted none."""

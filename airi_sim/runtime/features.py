@@ -21,6 +21,8 @@ from airi_sim.core.types import Job, Outcome, Plan
 from airi_sim.runtime.job import LiveJob
 from airi_sim.runtime.service import SlotServer
 
+KEYS, SKEW, ENTRIES = 100_000, 1.0, 10_000
+"""Of a feature pool that does not say: keys there are, how unlike their popularity is, room of the cache."""
 DRAW = 0x9E3779B97F4A7C15
 """An odd number that spreads seeds; jobs whose ids differ by one draw unlike keys."""
 

@@ -42,12 +42,13 @@ class Spot:
     accelerators: int = 1
     state: str = COLD
     used: float = -inf
+    idle: float = -inf
 
     @property
     def site(self) -> Site:
         """What a placement sees of it."""
         state = self.state if self.server.up else DOWN
-        return Site(self.server.index, self.model, self.device, self.size, state, len(self.server.jobs), self.used)
+        return Site(self.server.index, self.model, self.device, self.size, state, len(self.server.jobs), self.used, self.idle)
 
 
 @dataclass
@@ -63,6 +64,11 @@ class Memory:
     def held(self, *states: str) -> float:
         """Bytes of the replicas in these states."""
         return sum([spot.size for spot in self.spots if spot.state in states])
+
+    @property
+    def free(self) -> float:
+        """Bytes that are promised to nobody: what drains is free to be promised."""
+        return self.budget - self.held(LOADING, UP)
 
     @property
     def room(self) -> float:
@@ -123,6 +129,22 @@ class HostCopies:
         return tier
 
 
+class Places:
+    """What a placement sees of it all: see core.protocols.Fleet."""
+
+    def __init__(self, memories: Sequence[Memory]) -> None:
+        self._memories = {memory.name: memory for memory in memories}
+        spots = [spot for memory in memories for spot in memory.spots]
+        self._spots = sorted(spots, key=lambda spot: spot.server.index)
+
+    @property
+    def sites(self) -> list[Site]:
+        return [spot.site for spot in self._spots]
+
+    def free(self, device: str) -> float:
+        return self._memories[device].free
+
+
 @dataclass
 class PlacedPool(Pool):
     """A pool whose replicas come and go."""
@@ -169,23 +191,11 @@ class PlacingRuntime(Runtime):
         super().__init__(*parts, **more)
         self.placement, self.host = placement, host
         self.memories = {memory.name: memory for memory in memories}
-        spots = [spot for memory in memories for spot in memory.spots]
-        self.spots: dict[int, Spot] = {spot.server.index: spot for spot in sorted(spots, key=lambda s: s.server.index)}
+        self.fleet = Places(memories)
+        self.spots = {spot.server.index: spot for memory in memories for spot in memory.spots}
         self.waiting: dict[str, deque[LiveJob]] = {}
         self.loads = 0
         self.alarm, self.overdue = inf, False
-
-    # -- what a placement sees
-
-    @property
-    def sites(self) -> list[Site]:
-        """See core.protocols.Fleet."""
-        return [spot.site for spot in self.spots.values()]
-
-    def free(self, device: str) -> float:
-        """See core.protocols.Fleet."""
-        memory = self.memories[device]
-        return memory.budget - memory.held(LOADING, UP)
 
     # -- what a driver calls
 
@@ -193,10 +203,10 @@ class PlacingRuntime(Runtime):
         """Also bring what is to be there from the start; that takes no time of the run."""
         super().attach(executors)
         first = getattr(self.placement, "first", None)
-        for index in first(self) if first is not None else ():
+        for index in first(self.fleet) if first is not None else ():
             spot = self._spot(index)
             self._check_room(spot)
-            spot.state, spot.used = UP, 0.0
+            spot.state, spot.used, spot.idle = UP, 0.0, 0.0
             bring: Callable[[Load], None] | None = getattr(executors[self._loader(spot).index], "bring", None)
             load = self._load(spot, "load", 0.0)
             if bring is not None:
@@ -289,7 +299,7 @@ class PlacingRuntime(Runtime):
             self._refuse(job, "failed", f"no replica of pool '{pool.name}' is up", now)
             return
         refuse = getattr(self.placement, "refuse", None)
-        reason = refuse(pool.model, self, now) if refuse is not None else ""
+        reason = refuse(pool.model, self.fleet, now) if refuse is not None else ""
         if reason:
             self.log.decide(GATEWAY, self._name, job.id, "refuse", 0)
             self._refuse(job, "rejected", reason, now)
@@ -315,14 +325,14 @@ class PlacingRuntime(Runtime):
 
     def _ask(self, now: float) -> None:
         wanted = self._wanted()
-        for verb, index in self.placement.place(self, wanted, now):
+        for verb, index in self.placement.place(self.fleet, wanted, now):
             spot = self._spot(index)
             asks = verb == "load" and spot.model in wanted
             choice = f"{verb} {index} {spot.model}"
             self.log.decide(GATEWAY, self._name, wanted[spot.model].id if asks else -1, choice, 0)
             self._act(verb, spot, now)
         wake = getattr(self.placement, "wake", None)
-        at = wake(self, now) if wake is not None else inf
+        at = wake(self.fleet, now) if wake is not None else inf
         if now < at < inf and at != self.alarm:
             self.alarm = at
             self._later(at, Alarm)
@@ -347,7 +357,7 @@ class PlacingRuntime(Runtime):
             self._idle(spot, now)
 
     def _check_room(self, spot: Spot) -> None:
-        free = self.free(spot.device)
+        free = self.memories[spot.device].free
         if spot.size > free:
             raise PolicyError(
                 f"policy {self._name} loads '{spot.model}' ({spot.size:.3g} bytes) where '{spot.device}' has "
@@ -358,7 +368,7 @@ class PlacingRuntime(Runtime):
         spot = self.spots.get(index)
         if spot is None:
             raise PolicyError(
-                f"policy {self._name} named server {index!r}: it may place {', '.join(map(str, self.spots))}."
+                f"policy {self._name} named server {index!r}: it may place {', '.join(map(str, sorted(self.spots)))}."
             )
         return spot
 
@@ -389,6 +399,7 @@ class PlacingRuntime(Runtime):
 
     def _idle(self, spot: Spot, now: float) -> None:
         """A replica has no job any more."""
+        spot.idle = now
         if spot.state == DRAINING:
             spot.state = LEAVING
             self._begin(spot, "unload", now)
@@ -414,7 +425,7 @@ class PlacingRuntime(Runtime):
 
     def _open(self, spot: Spot, now: float) -> None:
         """A model is there."""
-        spot.state, spot.used = UP, now
+        spot.state, spot.used, spot.idle = UP, now, now
         pool = self.home[spot.server.index]
         pool.board.mark(spot.server.slot, up=True)
         self._let_in(pool, now)

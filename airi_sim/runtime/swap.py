@@ -86,25 +86,31 @@ class CopyingServer(TokenServer):
     def preempt(self, job: Job, now: float) -> None:
         kept = self._keep(job, now) if isinstance(job, LiveJob) and job.id in self.running else None
         super().preempt(job, now)
-        self.inside.pop(job.id, None)
         if kept is not None:
             self.choices[-1] = (job.id, f"swap out {kept.blocks}")
 
     def _keep(self, job: LiveJob, now: float) -> Kept | None:
         """Move the KV of a job that is about to lose its memory to the host, if it may and can."""
-        coming = self.back.pop(job.id, None)
-        if coming is not None:  # in this very pass: it stays where it is
-            self.choices.remove((job.id, f"swap in {coming.blocks}"))
+        if self._undone(job):
             return None
         tokens = job.done - job.sliced if job.lane is None else job.lane.tokens(job)
         blocks = -(-tokens // self.block)
-        if blocks <= self._shared_by(job) or blocks > self.host.free or job.id in self.inside:
+        if blocks <= self._shared_by(job) or blocks > self.host.free:
             return None
         if self.swaps is not None and not self.swaps(job, tokens, now):
             return None
         kept = self.host.keep(job.id, tokens, blocks)
         self.out[job.id] = Copy(job, blocks, tuple(job.table[:blocks]) if self.pages is not None else (), kept.ids)
         return kept
+
+    def _undone(self, job: LiveJob) -> bool:
+        """Whether this very draft let it in: then it has only what it had before, on the host or in the cache."""
+        for coming, choice in ((self.back, "swap in"), (self.inside, "copy")):
+            copy = coming.pop(job.id, None)
+            if copy is not None:
+                self.choices.remove((job.id, f"{choice} {copy.blocks}"))
+                return True
+        return False
 
     def _shared_by(self, job: LiveJob) -> int:
         """Blocks that need no copy because the cache has them."""

@@ -7,6 +7,7 @@ on the passes it predicts. The replay puts the measured durations into the simul
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Mapping
 from copy import deepcopy
@@ -18,11 +19,12 @@ from typing import Any
 from airi_sim.core.errors import BadInput
 from airi_sim.engine.backends import ReplayBackend
 from airi_sim.engine.executors import ReplayEnded
+from airi_sim.hardware.again import refitted
 from airi_sim.results.parity import Parity, first_divergence
 from airi_sim.workbench.build import World, build, build_backend
-from airi_sim.workbench.compared import Comparison, keep_parity, load_comparison
+from airi_sim.workbench.compared import PROFILE, Comparison, keep_parity, load_comparison
 from airi_sim.workbench.execute import execute, perform
-from airi_sim.workbench.measurements import durations
+from airi_sim.workbench.measurements import durations, measured_passes
 from airi_sim.workbench.plugins import group_node, maker
 from airi_sim.workbench.speculation import pin_acceptance
 
@@ -77,15 +79,26 @@ def compare_one(name: str, config: Mapping[str, Any], folder: Path) -> Compariso
     pinned = pin_memory(config, world)
     predicted = pin_acceptance(pinned, world.log.spans, folder)
     execute(simulated(predicted, profile), folder / "sim", label=f"{title}simulating")
+    _self_fit(predicted, profile, world, folder)
     keep_parity(replay(pinned, world).parity, folder)
     return load_comparison(folder, name, repeat)
+
+
+def _self_fit(config: Mapping[str, Any], profile: Path, world: World, folder: Path) -> None:
+    """Simulate once more, in sample: with the cost model fitted on the passes that it predicts."""
+    found = refitted(json.loads(profile.read_text()), measured_passes(world.backend))
+    shutil.rmtree(folder / "selffit", ignore_errors=True)
+    if found is not None:
+        path = folder / "selffit.json"
+        path.write_text(json.dumps(found, indent=1))
+        execute(simulated(config, path), folder / "selffit", label="simulating with the fit to the run itself")
 
 
 def _profile(config: Mapping[str, Any], backend: Any, folder: Path) -> Path:
     """The profile to predict with, kept beside the runs: a given one, or the fit of what was sampled beside the
     measured passes."""
     given = config["compare"]["profile"]
-    path = folder / "profile.json"
+    path = folder / PROFILE
     path.write_text(Path(given).read_text() if given else json.dumps(backend.profile(), indent=1))
     return path
 

@@ -28,6 +28,7 @@ from airi_sim.workbench.blame import blaming
 from airi_sim.workbench.build import World, build
 from airi_sim.workbench.doubts import doubted
 from airi_sim.workbench.interrupts import Interrupted, Interrupts
+from airi_sim.workbench.leaks import check_leaks
 from airi_sim.workbench.measurements import write_measurements
 from airi_sim.workbench.paths import PACKAGE
 from airi_sim.workbench.prices import prices_of
@@ -135,6 +136,7 @@ def _simulate(config: Mapping[str, Any], watch: Watch, recorder: Recorder) -> di
     cpu, wall = time.process_time(), time.perf_counter()
     with blaming(config), rarely_collecting():
         duration = watch.run()
+        check_leaks(watch.world)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     spent = cpu - recorder.cpu_s - watch.cpu_s
     return {"cpu_s": spent, "wall_s": wall, "events": watch.world.driver.events, "duration_s": duration}
@@ -165,6 +167,7 @@ def _write_files(
         provenance=ended(provenance(world, config, tables["requests"]), watch),
         prices=prices_of(world, config["cost"]),
         decisions_hash=world.log.decisions_hash(),
+        findings=getattr(world.backend, "findings", dict)(),
         **_told(config, world),
     )
     summary = clean(doubted(world, summary, tables, config["hardware"]["strict"]))

@@ -34,7 +34,7 @@ TAKES: dict[str, dict[str, tuple[str, ...]]] = {
         "over": ("job", "tokens_out", "now"), "contest": ("draft", "now"), "overtakes": ("draft", "job", "now"),
     },
     "batcher": {"form": ("draft", "queue", "now"), "stable": ("draft", "queue", "now")},
-    "evictor": {"victim": ("running", "now")},
+    "evictor": {"victim": ("running", "now"), "swaps": ("job", "tokens", "now")},
     "cache": {"victims": ("idle", "n"), "use": ("prompt", "places"), "free": ("units",)},
     "admission": {"admit": ("job", "view", "now"), "over": ("job", "tokens_out", "now")},
     "fault": {"lost": ("job", "attempt", "now")},

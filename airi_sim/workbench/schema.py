@@ -164,6 +164,7 @@ KEYS: dict[str, Rule] = {
         "the name of a set, or a list of cases",
     ),
     "bench.repeat": FROM_1,
+    "bench.contexts": (lambda v: _all(v, lambda x: _whole(x, 1)), "a list of whole numbers from 1"),
     "bench.yardstick": or_null(TEXT),
     "bench.dynamo": or_null(TEXT),
     "workload.concurrency": or_null(FROM_1),

@@ -8,13 +8,10 @@ from typing import Any
 
 from airi_sim.core.log import Log
 from airi_sim.hardware.service import SERVICES
-from airi_sim.runtime.features import FeatureCache, FeatureServer, Popularity
+from airi_sim.runtime.features import ENTRIES, KEYS, SKEW, FeatureCache, FeatureServer, Popularity
 from airi_sim.runtime.service import BatchServer, SlotServer
 from airi_sim.workbench.plugins import maker
 from airi_sim.workbench.pools import PoolPlan
-
-KEYS, SKEW, ENTRIES = 100_000, 1.0, 10_000
-"""Of a feature pool that does not say: keys there are, how unlike their popularity is, room of the cache."""
 
 
 def service_maker(plan: PoolPlan, seed: int, log: Log) -> Callable[[str, int], Any]:

@@ -70,9 +70,13 @@ def speculating(deployment: Deployment, speculation: Speculation | None, role: s
             f"sequences in a pass, which max_num_batched_tokens={limit} does not hold: set it to {rows} or more, or "
             "lower max_num_seqs."
         )
-    if deployment.copies or role != "both":
-        other = "swap or copy KV blocks (swap_bytes, copy_on_write)" if deployment.copies else f"have the role {role}"
-        raise BadInput(f"pool '{name}' cannot speculate and {other}: leave one of them out.")
+    for other, present in (
+        ("swap or copy KV blocks (swap_bytes, copy_on_write)", deployment.copies),
+        (f"have the role {role}", role != "both"),
+        ("share its devices with other pools (device)", deployment.devices),
+    ):
+        if present:
+            raise BadInput(f"pool '{name}' cannot speculate and {other}: leave one of them out.")
     return replace(deployment, speculation=speculation)
 
 

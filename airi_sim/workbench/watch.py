@@ -59,6 +59,9 @@ class Watch:
             return float(world.driver.now)
         finally:
             backend.watch = None
+            rest = getattr(backend, "rest", None)
+            if rest is not None:  # processes it began for the run end with it
+                rest()
 
     def __call__(self) -> None:
         self.interrupts.check()

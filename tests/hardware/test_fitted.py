@@ -20,7 +20,7 @@ from tests.hardware.parts import load, make_plan
 KNOTS = knots_to(256)
 TRUE = dict.fromkeys(names(KNOTS), 1e-3) | {
     "constant": 4e-3, "sequences": 1e-4, "padded_context": 2e-7, "prefill_attention": 3e-8, "prefill_context": 1e-7,
-    "slices": 5e-4,
+    "slices": 5e-4, "decodes": 8e-4,
 }  # fmt: skip
 PROFILE = {
     "format": "airi-profile/1", "device": "box", "model": "tiny", "precision": "fp32", "block_size": 16,
@@ -67,6 +67,14 @@ def test_following_the_break_points_equals_single_passes(contexts, passes):
         done += k
     stepwise = sum(dot(make_plan([c + i for c in contexts]), TRUE) for i in range(passes))
     assert total == pytest.approx(stepwise, rel=1e-12)
+
+
+def test_a_profile_from_before_a_feature_still_serves(tmp_path):
+    path = tmp_path / "profile.json"
+    kept = {name: value for name, value in TRUE.items() if name != "decodes"}
+    path.write_text(json.dumps(PROFILE | {"kinds": {"generate": {"knots": KNOTS, "coefficients": kept}}}))
+    old, plan = FittedCost(load_profile(path)), make_plan([40], [(9, 0)])
+    assert old.affine(plan).first == pytest.approx(FittedCost(PROFILE).affine(plan).first - TRUE["decodes"])
 
 
 def test_padding_is_whole_blocks_of_the_longest():

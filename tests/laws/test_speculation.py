@@ -133,21 +133,68 @@ def test_whoever_dies_or_is_cancelled_leaves_nothing_behind(setup: Drafting, see
 
 @pytest.mark.parametrize("batcher", BATCHERS.values())
 def test_a_pass_holds_no_more_tokens_than_its_limit(batcher: Any) -> None:
-    setup = Drafting(workload(3, 60, 80.0, 200, 60), seats=20, limit=100, drafted=4, blocks=80, batcher=batcher)
-    runtime, driver, _ = setup.build()
     made: list[int] = []
+    setup = Drafting(workload(3, 60, 80.0, 200, 60), seats=20, limit=100, drafted=4, blocks=80, batcher=batcher)
+    watched_plans(setup, lambda _, plan: made.append(plan.prefill_tokens + 5 * plan.sequences))
+    assert max(made) <= 100
+    assert any(tokens > 60 for tokens in made)
+
+
+def watched(runtime: Runtime, look: Any) -> None:
+    """Let `look(server, plan)` be called with every plan when it was made."""
     inner = runtime.plan
 
     def watch(server: Any, now: float) -> Any:
         plan = inner(server, now)
         if plan is not None:
-            made.append(plan.prefill_tokens + 5 * plan.sequences)
+            look(server, plan)
         return plan
 
     runtime.plan = watch  # type: ignore[method-assign]
-    driver.run(iter([Item(copy(item.request), item.output_tokens) for item in setup.items]))
-    assert max(made) <= 100
-    assert any(tokens > 60 for tokens in made)
+
+
+def watched_plans(setup: Drafting, look: Any) -> None:
+    runtime, driver, _ = setup.build()
+    watched(runtime, look)
+    driver.run(iter(setup.items))
+
+
+def test_who_is_evicted_from_a_draft_gives_its_share_of_the_budget_back() -> None:
+    evictions = []
+
+    class FirstIn:
+        """So that prompts under way take the memory of those who decode."""
+
+        def victim(self, running: Any, now: float) -> Any:
+            server = runtime.servers[0]
+            evictions.append(server.decodes)
+            return next(iter(running.values()))
+
+    def look(server: Any, plan: Plan) -> None:
+        assert server.budget == server.limit - plan.prefill_tokens - 5 * plan.sequences
+
+    items = workload(3, 60, 80.0, 400, 60)
+    setup = Drafting(items, seats=20, limit=100, drafted=4, blocks=80, evictor=FirstIn)
+    runtime, driver, _ = setup.build()
+    watched(runtime, look)
+    driver.run(iter(items))
+    assert any(evictions)
+
+
+def test_the_longest_context_is_known_and_what_it_takes_is_bounded() -> None:
+    class Padded(Line):
+        needs_longest = True
+
+    sizes = []
+
+    def look(server: Any, plan: Plan) -> None:
+        members = [server.lane.tokens(job) for job in server.running.values() if job.lane is server.lane]
+        assert plan.longest == (max(members, default=0) if plan.sequences else 0)
+        sizes.append(len(server.lane.heap))
+
+    setup = Drafting(workload(6, 60, 60.0, 100, 400), seats=16, cost=Padded(), rate=0.8)
+    watched_plans(setup, look)
+    assert max(sizes) < 6 * setup.seats < len(sizes)
 
 
 def test_a_job_as_long_as_the_memory_gets_by_without_room_for_its_drafts() -> None:
@@ -218,9 +265,11 @@ def test_token_times_are_the_ends_of_their_passes() -> None:
     setup = Drafting(workload(2, 40, 0.5, 200, 60), blocks=60, cost=Second(), rate=0.7)
     runtime, driver, log = setup.build()
     seen: dict[int, list[float]] = {}
+    prompts: list[Any] = []
     finish = runtime.finish
 
     def watched(plan: Any, outcome: Any, now: float) -> None:
+        prompts.append(plan.ends)
         for job in plan.ends:
             seen.setdefault(job.id, []).append(now)
         for job, tokens in (outcome.advanced or {}).items():
@@ -234,6 +283,9 @@ def test_token_times_are_the_ends_of_their_passes() -> None:
     for job, times in seen.items():
         np.testing.assert_allclose(tokens.times(job), times)
         assert len(times) == {row[0]: row[11] for row in log.jobs}[job]
+    firsts = sum(len(plan_ends) for plan_ends in prompts)
+    turns = sum(row[4] * row[5] for row in log.plans)
+    assert tokens.per_pass == (sum(map(len, seen.values())) - firsts) / turns > 2
     values, often = tokens.gaps()
     each = Counter(round(gap) for times in seen.values() for gap in np.diff(times))
     found = Counter(dict.fromkeys(each, 0))

@@ -43,7 +43,7 @@ def test_pools_it_cannot_run_are_refused(make_backend: Make) -> None:
         (replace(POOL, kind="train"), "kind of pool"),
         (replace(POOL, model=None), "needs a model"),
         (replace(POOL, kv_blocks=0), r"server\.kv_blocks"),
-        (replace(POOL, model=llama(experts=4)), "routed experts"),
+        (replace(POOL, model=llama(window=64)), "a sliding window"),
     ):
         with pytest.raises(BadInput, match=message):
             backend.executor(pool, 0, Fixed())

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from airi_sim.core.errors import BadInput
+from airi_sim.models.rope import RopeScaling
 from airi_sim.models.spec import ModelSpec
 from real_backend import model as models
 from real_backend import weights
@@ -109,7 +110,8 @@ def test_drawn_tensors_are_all_parameters(spec: ModelSpec) -> None:
 
 OTHERS: list[dict[str, Any]] = [
     {"family": "gemma"}, {"kv_rank": 8}, {"window": 64}, {"gated": False}, {"bias": True}, {"gate": True},
-    {"sinks": True}, {"qk_norm": "whole"}, {"positions": 64}, {"hidden": 32},
+    {"activation": "gelu"}, {"rope_scaling": RopeScaling("yarn", 4.0)}, {"sinks": True}, {"qk_norm": "whole"},
+    {"positions": 64}, {"hidden": 32},
 ]  # fmt: skip
 
 

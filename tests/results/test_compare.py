@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from airi_sim.results.compare import STATISTICS, compare, format_table, row_name
+from airi_sim.results.compare import STATISTICS, compare, format_table, mean_size, row_name
 from airi_sim.results.parity import Choice, first_divergence
 from airi_sim.results.text import digits, percent, seconds
 
@@ -22,6 +24,20 @@ def test_errors_are_relative_to_the_measurement(make_run):
     assert row["error_pct"] == pytest.approx(100 * (row["sim"] - row["measured"]) / row["measured"])
     assert row["error_pct"] > 0
     assert row["noise_pct"] == pytest.approx(abs(100 * (repeat.summary["e2e_s"]["mean"] / row["measured"] - 1)))
+
+
+def test_the_floors_stand_beside_each_error_and_the_mean_is_over_nine_figures(make_run):
+    measured, sim, repeat, again = (
+        make_run(n, slow=slow) for n, slow in (("m", 1), ("s", 1.1), ("r", 0.9), ("f", 1.05))
+    )
+    table = compare(sim, measured, repeat, again)
+    assert list(table.columns[-2:]) == ["noise_pct", "selffit_pct"]
+    assert table.loc["e2e_mean", "selffit_pct"] == pytest.approx(table.loc["e2e_mean", "error_pct"] / 2, rel=1e-3)
+    nine = [abs(table.loc[f"{name}_{kind}", "error_pct"]) for name in ("ttft", "tpot", "e2e") for kind in STATISTICS]
+    assert mean_size(table, "error_pct") == pytest.approx(sum(nine) / 9)
+    assert math.isnan(mean_size(compare(sim, measured), "selffit_pct"))
+    assert "selffit" in format_table(table).splitlines()[0]
+    assert "selffit" not in format_table(compare(sim, measured)).splitlines()[0]
 
 
 def test_what_is_undefined_or_zero_is_told_apart(make_run):

@@ -122,9 +122,10 @@ def test_the_same_figure_is_the_same_text(make_run):
 
 def pair(make_run, **more):
     sim, measured = make_run(), make_run("real", "torch", slow=1.1)
-    table = compare(sim, measured, make_run("again", "torch", slow=1.12))
+    table = compare(sim, measured, make_run("again", "torch", slow=1.12), make_run("fitted", slow=1.09))
     parity = first_divergence(sim.decisions, measured.decisions)
-    return SimpleNamespace(name="fcfs", sim=sim, measured=measured, repeat=None, table=table, parity=parity, **more)
+    kept = {"repeat": None, "doubts": ["the machine drifted"]}
+    return SimpleNamespace(name="fcfs", sim=sim, measured=measured, table=table, parity=parity, **kept, **more)
 
 
 def test_error_bars_show_every_latency(make_run):
@@ -151,7 +152,8 @@ def test_report_of_a_comparison_has_error_noise_and_parity(make_run, tmp_path):
     text = report([told], tmp_path / "report.html").read_text()
     assert outside(text) == []
     assert f"{told.parity.total:,}/{told.parity.total:,} decisions identical" in text
-    assert "noise floor" in text
+    assert "noise floor" in text and "self-fit floor" in text
+    assert "the machine drifted" in text
     assert "TTFT p95" in text
 
 

@@ -112,17 +112,22 @@ class TestVerbs:
     """airi calibrate, validate and compare."""
 
     def test_validate_parity(self, airi: Main, tmp_path: Path) -> None:
-        code, out, _ = airi("validate", NANO, "workload.n=60", f"hydra.run.dir={tmp_path}")
+        small = ("workload.n=60", "~parity.settings.steady", "++parity.settings.burst.workload.n=70")
+        code, out, _ = airi("validate", NANO, *small, f"hydra.run.dir={tmp_path}")
         assert code == 0
         checks = json.loads((tmp_path / "checks.json").read_text())
-        assert [check["passed"] for check in checks] == [True, True]
+        assert [check["passed"] for check in checks] == [True] * 4
         assert f"{checks[0]['limit']:,}/{checks[0]['limit']:,} decisions identical" in out
-        assert load(tmp_path).source == "torch"
+        burst, swap = load(tmp_path / "burst"), load(tmp_path / "swap")
+        assert (len(burst.requests), len(swap.requests), burst.source) == (70, 60, "torch")
+        assert burst.summary["preemptions"] > 0
+        assert swap.config["server"]["swap_bytes"] == 1e6 and not burst.config["server"]["swap_bytes"]
 
     def test_validate_parity_fails_aloud(self, airi: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         real = comparison.durations
         monkeypatch.setattr(comparison, "durations", lambda w: {n: [3 * x for x in s] for n, s in real(w).items()})
-        code, out, _ = airi("validate", NANO, "workload.n=60", f"hydra.run.dir={tmp_path}")
+        words = (NANO, "parity.settings=null", "workload.n=60", f"hydra.run.dir={tmp_path}")
+        code, out, _ = airi("validate", *words)
         assert code == 1
         assert "FAIL  replay parity" in out
         assert "first divergence at" in out
@@ -164,6 +169,8 @@ class TestVerbs:
         assert [one.name for one in kept] == ["a", "b"]
         assert [one.mean_error for one in kept] == [check["figure"] for check in checks[1::2]]
         assert all(one.parity.identical and one.repeat is None for one in kept)
+        assert all(0 <= one.floors["self-fit"] < 60 and abs(one.level_pct or 99) < 60 for one in kept)
+        assert out.count("beside it: self-fit") == 2
 
     def test_compare_keeps_the_profile_it_was_given(self, airi: Main, tmp_path: Path) -> None:
         short = (NANO, "workload.n=20", "compare.repeat=false")
@@ -186,6 +193,7 @@ class TestVerbs:
             (("validate",), "validate=parity"),
             (("validate", "validate=partiy"), "did you mean 'parity'"),
             (("validate", NANO, "backend=sim"), "backend=torch"),
+            (("validate", NANO, "+parity.settings.a.sever.kv_blocks=9"), "did you mean 'server'"),
             (("validate", NANO, "backend.clock=wall"), "backend.clock=work"),
             (("compare", "experiment=quickstart", "backend=sim"), "backend=torch"),
             (("compare", "experiment=quickstart", "backend.clock=wall"), "backend.clock=work"),

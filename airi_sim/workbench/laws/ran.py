@@ -11,17 +11,19 @@ from airi_sim.core.errors import BadInput
 from airi_sim.core.log import Log
 from airi_sim.core.types import Call, Item, Outcome, Plan, Program, Request
 from airi_sim.engine.driver import Driver
-from airi_sim.engine.executors import CostExecutor
+from airi_sim.engine.executors import CostExecutor, ServiceExecutor
 from airi_sim.policies.admission import Always
 from airi_sim.policies.faults import Retry
 from airi_sim.policies.models import Fixed
 from airi_sim.policies.routers import RoundRobin
 from airi_sim.runtime.job import LiveJob
+from airi_sim.runtime.placement import Loader, PlacingRuntime
 from airi_sim.runtime.pool import Pool
 from airi_sim.runtime.runtime import Runtime
 from airi_sim.runtime.token_server import TokenServer
 from airi_sim.runtime.view import Board
-from airi_sim.workbench.laws.worlds import BLOCK, Line, World
+from airi_sim.workbench.laws.placing import Loads, on_one_device
+from airi_sim.workbench.laws.worlds import BLOCK, NAMES, Line, World
 
 STALLED = 1000
 """Passes in a row without a token: far more than all prompts of a small world take."""
@@ -79,7 +81,7 @@ class Watched(Runtime):
 
     def plan(self, server: Any, now: float) -> Plan | None:
         plan = super().plan(server, now)
-        if plan is not None:
+        if plan is not None and plan.kind == "pass":
             _audit_plan(server, plan)
         return plan
 
@@ -90,13 +92,18 @@ class Watched(Runtime):
         self.stalled[plan.server] = 0 if moved else self.stalled.get(plan.server, 0) + 1
         if self.stalled[plan.server] > STALLED:
             raise Breach("progress", f"{server.name} ran {STALLED} passes in a row without a single token coming out")
-        _audit_memory(server)
+        if plan.kind == "pass":
+            _audit_memory(server)
 
     def tick(self, now: float) -> bool:
         self.ticks += 1
         if self.ticks > TICKS:
             raise Breach("progress", f"jobs were told to come back later {TICKS} times and still nothing is over")
         return super().tick(now)
+
+
+class WatchedPlaces(Watched, PlacingRuntime):
+    """The same where models come and go."""
 
 
 def _audit_plan(server: TokenServer, plan: Plan) -> None:
@@ -125,7 +132,7 @@ def run(world: World, parts: dict[str, Callable[[], Any]], fast: bool = True) ->
     log = Log()
     runtime = _runtime(world, {**PLACED, **_server_parts(world), **parts}, log, fast)
     script = Lengths(world)
-    driver = Driver(runtime, [CostExecutor(Line(world.scale), script) for _ in runtime.servers])
+    driver = Driver(runtime, [_executor(world, server, script) for server in runtime.servers])
     _plan_accidents(world, runtime, driver)
     try:
         driver.run(iter([Item(_copy(item.request), item.output_tokens) for item in world.items]))
@@ -139,6 +146,12 @@ def run(world: World, parts: dict[str, Callable[[], Any]], fast: bool = True) ->
     return _ran(log)
 
 
+def _executor(world: World, server: Any, script: Lengths) -> Any:
+    if isinstance(server, Loader):
+        return ServiceExecutor(Loads(world.scale))
+    return CostExecutor(Line(world.scale), script)
+
+
 def line_of(error: Exception) -> str:
     """Where an error came from: file and line."""
     last = traceback.extract_tb(error.__traceback__)[-1]
@@ -150,11 +163,11 @@ def _server_parts(world: World) -> dict[str, Callable[[], Any]]:
 
 
 def _runtime(world: World, make: dict[str, Callable[[], Any]], log: Log, fast: bool) -> Watched:
-    pools = []
+    pools: list[Pool] = []
     for p in range(world.pools):
         servers = [
             TokenServer(
-                f"{'ab'[p]}/{i}", p * world.replicas + i, make["queue"], make["batcher"](), make["evictor"](), log,
+                f"{NAMES[p]}/{i}", p * world.replicas + i, make["queue"], make["batcher"](), make["evictor"](), log,
                 blocks=world.blocks, block=BLOCK, seats=world.seats, limit=world.limit, caching=world.caching,
                 hash_block=BLOCK, fast=fast, make_cache=make.get("cache"),
             )
@@ -162,11 +175,13 @@ def _runtime(world: World, make: dict[str, Callable[[], Any]], log: Log, fast: b
         ]  # fmt: skip
         board = Board(servers, world.period, MEMORY)
         board.hash_block = BLOCK
-        pools.append(Pool("ab"[p], "generate", "ab"[p], servers, make["router"](), board))
-    return Watched(
-        pools, log, admission=make["admission"](), model_router=make["model_router"](), faults=make["fault"](),
-        programs={"chat": chat},
-    )  # fmt: skip
+        pools.append(Pool(NAMES[p], "generate", NAMES[p], servers, make["router"](), board))
+    parts: dict[str, Any] = {"admission": make["admission"](), "model_router": make["model_router"]()}
+    parts |= {"faults": make["fault"](), "programs": {"chat": chat}}
+    if "placement" not in make:
+        return Watched(pools, log, **parts)
+    pools, more = on_one_device(pools, world.room, world.host, log)
+    return WatchedPlaces(pools, log, placement=make["placement"](), **more, **parts)
 
 
 def _plan_accidents(world: World, runtime: Runtime, driver: Driver) -> None:
@@ -192,6 +207,7 @@ LAWS_BY_PHRASE = {
     "must pop each job it admits once": "conservation",
     "more than there are": "bounds",
     "over the budget": "bounds",
+    "unload something first": "bounds",
 }
 """The runtime's own audits speak in sentences; what they say belongs to these laws, anything else to `bounds`."""
 
@@ -208,7 +224,8 @@ def _audit_end(world: World, runtime: Runtime, log: Log, parts: dict[str, Any]) 
     for row in log.requests:
         _audit_request(world, row, parts)
     for server in runtime.servers:
-        _audit_empty(server)
+        if isinstance(server, TokenServer):
+            _audit_empty(server)
 
 
 def _audit_request(world: World, row: tuple[Any, ...], parts: dict[str, Any]) -> None:
@@ -218,7 +235,7 @@ def _audit_request(world: World, row: tuple[Any, ...], parts: dict[str, Any]) ->
         "finished": True,
         "cancelled": any(request == i for i, _ in world.cancels),
         "failed": bool(world.crashes),
-        "rejected": "admission" in parts,
+        "rejected": "admission" in parts or "placement" in parts,
     }
     if not explained.get(status, False):
         raise Breach("conservation", f"request {request} ended as {status} ({reason}) and nothing explains it")

@@ -235,6 +235,34 @@ class ModelRouterWitness(Hearing):
         return str(choice)
 
 
+class PlacementWitness(Witness):
+    wrapped = ("first", "refuse", "wake")
+
+    def _first(self, fleet: Any) -> Any:
+        return self.call("first", fleet)
+
+    def _refuse(self, model: str, fleet: Any, now: float) -> str:
+        reason = self.call("refuse", model, fleet, now)
+        if not isinstance(reason, str):
+            raise Breach("protocol", f"refuse() answered {reason!r}: it must be a sentence, or nothing")
+        return reason
+
+    def _wake(self, fleet: Any, now: float) -> float:
+        at = self.call("wake", fleet, now)
+        if not isinstance(at, int | float) or isnan(at):
+            raise Breach("protocol", f"wake() answered {at!r}: it must be seconds")
+        return float(at)
+
+    def place(self, fleet: Any, wanted: Mapping[str, Job], now: float) -> Any:
+        before = [(job, snapshot(job)) for job in wanted.values()]
+        actions = self.call("place", fleet, shown := dict(wanted), now)
+        if list(shown.items()) != list(wanted.items()):
+            raise Breach("purity", "place() changed the mapping `wanted`: it is read only")
+        for job, fields in before:
+            compare_job("place()", job, fields)
+        return actions
+
+
 class EvictorWitness(Witness):
     def victim(self, running: Mapping[int, Job], now: float) -> Job:
         before = [(job, snapshot(job)) for job in running.values()]
@@ -296,6 +324,7 @@ WITNESSES: dict[str, type[Witness]] = {
     "admission": AdmissionWitness,
     "fault": FaultWitness,
     "model_router": ModelRouterWitness,
+    "placement": PlacementWitness,
 }
 
 

@@ -15,6 +15,8 @@ from airi_sim.policies.preemption import Preemptive
 from airi_sim.policies.queues import Fcfs, Sjf, Vtc
 
 BLOCK = 16
+NAMES = "abcd"
+"""Of pools, and of the models they serve."""
 REGIMES: dict[str, tuple[float, int, int]] = {
     "idle": (1.0, 64, 10_000),
     "seats full": (30.0, 6, 10_000),
@@ -49,7 +51,8 @@ class World:
     """Requests (with true output lengths), what serves them, and what goes wrong meanwhile.
 
     `crashes`: (replica, down, up) in seconds; `cancels`: (request, seconds). The makers are those of the policies that
-    are not under test; a pool of `models` names serves one model each.
+    are not under test; each of the `pools` serves a model. Where models are placed, `room` of them fit in memory, and
+    copies of `host` in that of the host.
     """
 
     seed: int
@@ -66,6 +69,8 @@ class World:
     batcher: Callable[[], Any] = ChunkedPrefill
     evictor: Callable[[], Any] = LastIn
     pools: int = 1
+    room: float = 0.0
+    host: float = 0.0
     crashes: tuple[tuple[int, float, float], ...] = ()
     cancels: tuple[tuple[int, float], ...] = ()
 
@@ -158,6 +163,14 @@ def _two_pools(world: World, pick: random.Random) -> World:
     return replace(_many_replicas(world, pick), pools=2)
 
 
+def _crowded(world: World, pick: random.Random) -> World:
+    """For placements: four models on a device with room for some of them, requests for each."""
+    items = [Item(replace(item.request, model=pick.choice("aaabbccd")), item.output_tokens) for item in world.items]
+    world = replace(world, items=tuple(items), replicas=1, pools=len(NAMES), host=pick.choice([0.0, 2.0]))
+    world = replace(world, room=pick.choice([1.0, 2.0, 3.0, 4.0]))
+    return _with_crashes(world, pick) if pick.random() < 0.3 else world
+
+
 SPECIAL: Mapping[str, Callable[[World, random.Random], World]] = {
     "router": _many_replicas,
     "admission": _many_replicas,
@@ -165,4 +178,5 @@ SPECIAL: Mapping[str, Callable[[World, random.Random], World]] = {
     "model_router": _two_pools,
     "queue": _contended,
     "cache": _remembering,
+    "placement": _crowded,
 }

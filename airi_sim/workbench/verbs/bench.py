@@ -13,8 +13,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from airi_sim.core.errors import BadInput
+from airi_sim.workbench import efficiency
 from airi_sim.workbench.cases import Case, chosen
 from airi_sim.workbench.config import load_config, plain, show_config
+from airi_sim.workbench.efficiency import asked
 from airi_sim.workbench.folders import run_folder
 from airi_sim.workbench.peers import peers_of
 
@@ -43,6 +45,8 @@ COLUMNS: dict[str, tuple[str, str]] = {
 def command(overrides: Sequence[str], show: bool = False) -> int:
     """Run each case `bench.repeat` times; medians as a table, bench.json, bench.md and checks.json."""
     config = load_config(overrides)
+    if asked(config.bench.cases):
+        return efficiency.command(overrides, show)
     if show:
         return show_config(config)
     with run_folder(config, overrides) as folder:

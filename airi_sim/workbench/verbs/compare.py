@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig
 
 from airi_sim.core.errors import BadInput
 from airi_sim.results.compare import format_table
+from airi_sim.results.text import service_lines
 from airi_sim.workbench.compared import Comparison
 from airi_sim.workbench.comparison import compare_all
 from airi_sim.workbench.config import load_config, plain, show_config
@@ -48,12 +49,9 @@ def check_sets(overrides: Sequence[str], config: DictConfig) -> None:
 
 
 def checks_of(comparison: Comparison) -> list[dict[str, Any]]:
-    """The lines of checks.json: parity must hold, the error is reported beside its noise floor."""
+    """The lines of checks.json: parity must hold, the error is reported beside its floors."""
     parity = comparison.parity
     name = comparison.name or "config"
-    noise = "not measured twice"
-    if comparison.repeat is not None:
-        noise = f"repeat-run noise {comparison.table['noise_pct'].mean():.1f} % over all metrics"
     return [
         {
             "name": f"{name}: decisions identical when the measured durations are replayed",
@@ -62,21 +60,42 @@ def checks_of(comparison: Comparison) -> list[dict[str, Any]]:
         },
         {
             "name": f"{name}: mean error over mean, p50, p95 of TTFT, TPOT, E2E", "figure": comparison.mean_error,
-            "limit": None, "unit": "%", "passed": True, "detail": noise,
+            "limit": None, "unit": "%", "passed": True, "detail": floors_text(comparison),
         },
     ]  # fmt: skip
+
+
+def floors_text(comparison: Comparison) -> str:
+    """What the error is to be held against."""
+    floors = [f"{name} {value:.1f} %" for name, value in comparison.floors.items()]
+    changes = {"level of the cost model": comparison.level_pct, "drift of the machine": comparison.drift_pct}
+    told = [f"{name} {value:+.1f} %" for name, value in changes.items() if value is not None]
+    return ", ".join([*floors, *told])
 
 
 def text_of(comparison: Comparison) -> str:
     """What the terminal shows for one policy set."""
     measured, engine = comparison.measured.summary, comparison.measured.summary["engine"]
-    section = comparison.profile["kinds"]["generate"]
     lines = [
         f"== {comparison.name or 'simulated and measured'} ==",
         format_table(comparison.table),
         f"decisions: {comparison.parity} (measured durations replayed)",
         f"error: {comparison.mean_error:.1f} % mean over mean, p50, p95 of TTFT, TPOT, E2E",
-        f"measured: {engine['passes']:,} passes in {engine['wall_s']:.0f} s on {comparison.profile['device']}, "
-        f"calibrated on {section['samples']:,} batches beside them",
+        f"beside it: {floors_text(comparison)}",
+        f"measured: {engine['passes']:,} passes in {engine['wall_s']:.0f} s{_calibrated(comparison.profile)}",
     ]
-    return "\n".join(lines + [f"warning: {text}" for text in measured["provenance"]["warnings"]])
+    lines += [f"{side}: {name} {text}" for side, name, text in shares_of(comparison)]
+    warnings = [*measured["provenance"]["warnings"], *comparison.doubts]
+    return "\n".join(lines + [f"warning: {text}" for text in warnings])
+
+
+def shares_of(comparison: Comparison) -> list[tuple[str, str, str]]:
+    """Recall and hit rates of services, by world."""
+    worlds = (("simulated", comparison.sim), ("measured", comparison.measured))
+    return [(side, name, text) for side, run in worlds for name, text in service_lines(run.summary)]
+
+
+def _calibrated(profile: Mapping[str, Any]) -> str:
+    samples = profile.get("kinds", {}).get("generate", {}).get("samples")
+    device = f" on {profile['device']}" if "device" in profile else ""
+    return device if samples is None else f"{device}, predicted with a fit to {samples:,} batches"

@@ -51,23 +51,44 @@ def chosen(overrides: Sequence[str]) -> str:
 
 
 def parity(config: Mapping[str, Any], folder: Path) -> list[Check]:
-    """A measured run, replayed: the same decisions, at the same times."""
+    """Measured runs, replayed: the same decisions, at the same times. One for each of `parity.settings`, what it says
+    put over the config; without settings one of the config as it is."""
     check_clock(config, "validate=parity")
-    world = perform(config, folder, build_backend(config), "measuring")
+    settings = config["parity"]["settings"] or {"": {}}
+    configs = {str(name): merged(config, changes) for name, changes in settings.items()}
+    return [check for name, one in configs.items() for check in _replayed(name, one, folder / name)]
+
+
+def _replayed(name: str, config: Mapping[str, Any], folder: Path) -> list[Check]:
+    world = perform(config, folder, build_backend(config), f"{name}: measuring" if name else "measuring")
     found = replay(pin_memory(config, world), world)
     passes = sum(server.passes for server in world.runtime.servers)
     preemptions = sum(row[13] for row in world.log.jobs)
+    swaps = sum(row[4].startswith("swap out") for row in world.log.decisions)
+    head = f"{name}: " if name else ""
     return [
         {
-            "name": "replay parity", "figure": found.parity.same, "limit": found.parity.total, "unit": "decisions",
-            "passed": found.parity.identical,
-            "detail": f"{found.parity} ({passes:,} measured passes, {preemptions:,} preemptions)",
+            "name": f"{head}replay parity", "figure": found.parity.same, "limit": found.parity.total,
+            "unit": "decisions", "passed": found.parity.identical,
+            "detail": f"{found.parity} ({passes:,} measured passes, {preemptions:,} preemptions, {swaps:,} by swap)",
         },
         {
-            "name": "replay times", "figure": found.apart_s, "limit": 0.0, "unit": "s", "passed": found.apart_s == 0,
+            "name": f"{head}replay times", "figure": found.apart_s, "limit": 0.0, "unit": "s",
+            "passed": found.apart_s == 0,
             "detail": f"{found.apart_s:g} s at most between the times of a request measured and replayed",
         },
     ]  # fmt: skip
+
+
+def merged(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with some keys changed; BadInput for a key that it does not have."""
+    copy = dict(config)
+    for key, value in changes.items():
+        if key not in copy:
+            raise unknown("key of parity.settings", str(key), [str(known) for known in copy])
+        both = isinstance(value, Mapping) and isinstance(copy[key], Mapping)
+        copy[key] = merged(copy[key], value) if both else value
+    return copy
 
 
 def fidelity(config: Mapping[str, Any], folder: Path) -> list[Check]:

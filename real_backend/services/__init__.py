@@ -1,0 +1,1 @@
+"""Services for real: what reads texts, looks at images, searches vectors and looks features up."""
