@@ -14,6 +14,7 @@ from airi_sim.runtime.features import KEYS
 from real_backend import vision
 from real_backend.calibrate import GenerateProbe, Limits, Probe
 from real_backend.clock import Clock
+from real_backend.copies import CopyingProbe
 from real_backend.executor import GenerateWork, Work
 from real_backend.heads import draw_head
 from real_backend.library import Library
@@ -87,8 +88,9 @@ def generate_probe(parts: Parts, deployment: Deployment) -> Probe:
     limits = generate_limits(parts.library, deployment)
     if deployment.speculation is not None:
         return speculative_probe(parts, deployment, limits)
-    runner = parts.library.runner(deployment, parts.library.scratch_blocks(deployment, limits.blocks))
-    return GenerateProbe(runner, parts.timer, limits, parts.seed)
+    scratch = parts.library.scratch_blocks(deployment, limits.blocks)
+    runner = parts.library.runner(deployment, scratch, min(scratch, deployment.swap_blocks))
+    return (CopyingProbe if deployment.copies else GenerateProbe)(runner, parts.timer, limits, parts.seed)
 
 
 def generate_limits(library: Library, deployment: Deployment) -> Limits:

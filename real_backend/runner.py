@@ -29,8 +29,9 @@ class Runner:
         return dict(zip(asking, best(logits), strict=True)) if asking else {}
 
     @torch.inference_mode()
-    def logits(self, segments: Sequence[Segment], watch: Stopwatch) -> tuple[list[int], Tensor]:
-        """Process all segments in one pass: the indexes of those that asked for a token, and for each its logits."""
+    def logits(self, segments: Sequence[Segment], watch: Stopwatch, whole: int = 0) -> tuple[list[int], Tensor]:
+        """Process all segments in one pass: the indexes of those that asked for a token, and for each its logits. The
+        first `whole` of them ask for one after each of their tokens, and are there as often."""
         model = self.model
         order = arrange(segments)
         batch = pack([segments[index] for index in order], self.cache.block_size, model)
@@ -39,9 +40,27 @@ class Runner:
         images = self.images(model, batch.tokens) if self.images is not None else None
         states = hidden_states(model, batch.tokens, batch.positions, attend, images)
         watch.lap()
+        if whole:
+            return every_token(segments, order, whole, states, model)
         asking = [index for index in order if segments[index].sample]
         ends = states.index_select(0, batch.ends)
         return asking, model.head(ends) if asking else ends
+
+
+def every_token(
+    segments: Sequence[Segment], order: Sequence[int], whole: int, states: Tensor, model: Model
+) -> tuple[list[int], Tensor]:
+    """The indexes and logits of a pass in which the first `whole` segments ask after each of their tokens."""
+    asking: list[int] = []
+    rows: list[int] = []
+    end = 0
+    for index in order:
+        count = len(segments[index].tokens)
+        end += count
+        wanted = count if index < whole else int(segments[index].sample)
+        asking += [index] * wanted
+        rows += range(end - wanted, end)
+    return asking, model.head(states[rows])
 
 
 def best(logits: Tensor) -> list[int]:

@@ -5,8 +5,7 @@ pass, beside the prompt chunks of the plan. Both models keep their KV in the sam
 with a block (a prefix hit, a preemption) holds for both. What was written for tokens that are not accepted is
 overwritten by those that take their place.
 
-A checked token is a row of its own in the batch of the target, as if it were one more decoding sequence: all keys and
-values of a pass are stored before any are read, so row i of a sequence sees those before it and none behind.
+To the target the tokens that it checks are a chunk of the sequence, of which every token asks for the next one.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from airi_sim.core.errors import BadInput
 from airi_sim.core.protocols import Script
 from airi_sim.core.types import Job, Plan
 from airi_sim.hardware.deployment import Deployment
-from airi_sim.hardware.speculation import DRAFT, Speculation, checking, drafting
+from airi_sim.hardware.speculation import DRAFT, Speculation, chunks_of, drafting
 from airi_sim.workload.script import uniforms
 from real_backend.batch import Segment
 from real_backend.calibrate import GenerateProbe, Limits, Sample, Shape
@@ -171,17 +170,21 @@ class Speculator:
         ends = np.fromiter((one.start + len(one.tokens) for one in (*decodes, *chunks)), np.int64, len(jobs))
         asks, prompts = Asks(ids[: len(decodes)], ends[: len(decodes)]), Asks(ids[len(decodes) :], ends[len(decodes) :])
         drafts = self._drafts(decodes, chunks, asks)
-        rows = [row for one, draft in zip(decodes, drafts.tolist(), strict=True) for row in self._rows(one, draft)]
-        asking, logits = self.target.logits([*rows, *chunks], watch)
-        checked = self.choice.check(of_rows(logits, asking, range(len(rows))), drafts, asks) if rows else []
-        return checked, self._firsts(logits, asking, prompts, len(rows))
+        checks = [
+            Segment(one.start + 1, array("q", (one.tokens[1], *draft)), one.table, True)
+            for one, draft in zip(decodes, drafts.tolist(), strict=True)
+        ]
+        n = len(decodes)
+        asking, logits = self.target.logits([*checks, *chunks], watch, whole=n)
+        checked = self.choice.check(of_indexes(logits, asking, 0, n), drafts, asks) if n else []
+        return checked, self._firsts(logits, asking, prompts, n)
 
-    def _firsts(self, logits: Tensor, asking: list[int], asks: Asks, rows: int) -> dict[int, int]:
-        """Tokens after prompts, by index of the chunk; `rows` rows of the batch come before them."""
-        found = sorted(index - rows for index in asking if index >= rows)
+    def _firsts(self, logits: Tensor, asking: list[int], asks: Asks, n: int) -> dict[int, int]:
+        """Tokens after prompts, by index of the chunk; the first `n` segments are decodes."""
+        found = [index - n for index in asking if index >= n]
         if not found:
             return {}
-        own = of_rows(logits, asking, [rows + index for index in found])
+        own = of_indexes(logits, asking, n, n + len(asks.jobs))
         return dict(zip(found, self.choice.first(own, Asks(asks.jobs[found], asks.places[found])), strict=True))
 
     def _drafts(self, decodes: Sequence[Segment], chunks: Sequence[Segment], asks: Asks) -> np.ndarray:
@@ -201,17 +204,10 @@ class Speculator:
 
     def _step(self, segments: Sequence[Segment], asking: int, asks: Asks) -> list[int]:
         """One pass of the draft: the next token of each decode."""
-        indexes, logits = self.draft.logits(segments, Stopwatch(self.clock))
-        tokens = self.choice.propose(of_rows(logits, indexes, sorted(indexes)), asks) if asking else []
+        _, logits = self.draft.logits(segments, Stopwatch(self.clock))  # single tokens stay in order
+        tokens = self.choice.propose(logits, asks) if asking else []
         self.marks.append(self.clock.mark())
         return tokens
-
-    def _rows(self, one: Segment, draft: Sequence[int]) -> list[Segment]:
-        """The tokens of a decode that the target checks."""
-        start = one.start + 1
-        return [
-            Segment(start + i, array("q", [token]), one.table, True) for i, token in enumerate((one.tokens[1], *draft))
-        ]
 
 
 def _split(one: Segment) -> tuple[Segment, Segment]:
@@ -221,12 +217,10 @@ def _split(one: Segment) -> tuple[Segment, Segment]:
     )
 
 
-def of_rows(logits: Tensor, asking: Sequence[int], wanted: Sequence[int]) -> Tensor:
-    """The logits of the `wanted` indexes, in that order, where row i is of index `asking[i]`."""
-    if list(asking[: len(wanted)]) == list(wanted):
-        return logits[: len(wanted)]
-    place = {index: row for row, index in enumerate(asking)}
-    return logits[[place[index] for index in wanted]]
+def of_indexes(logits: Tensor, asking: Sequence[int], first: int, stop: int) -> Tensor:
+    """The rows of `logits` that belong to the indexes from `first` up to `stop`, where row i is of `asking[i]`."""
+    rows = [row for row, index in enumerate(asking) if first <= index < stop]
+    return logits if len(rows) == len(asking) else logits[rows]
 
 
 class SpeculativeWork(GenerateWork):
@@ -277,7 +271,7 @@ class SpeculativeProbe(GenerateProbe):
     def _sample(self, shape: Shape) -> None:
         seconds, plan, k = self._measure(shape), shape.plan(), self.speculator.tokens
         marks, between = self.speculator.marks, self.clock.seconds
-        self.samples.append(Sample(checking(plan, k), seconds - between(marks[0], marks[-1])))
+        self.samples.append(Sample(chunks_of(plan, k), seconds - between(marks[0], marks[-1])))
         for done, (begin, end) in enumerate(pairwise(marks)):
             self.beside[DRAFT].append(Sample(drafting(plan, done), between(begin, end)))
 

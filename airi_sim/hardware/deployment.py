@@ -11,10 +11,10 @@ from airi_sim.models.spec import ModelSpec
 
 @dataclass(frozen=True)
 class Deployment:
-    """One pool: `kind` generate (TokenServers), embed (BatchServers) or search (SlotServers).
+    """One pool: `kind` generate (TokenServers) or one of service.SERVICES (BatchServers, SlotServers).
 
     `kv_blocks` blocks of `block_size` tokens per replica; `hash_block` prompt tokens per prefix id; `service` holds
-    the constants of an embed or search pool (seconds: constant, per_token, per_item; dimensions: vectors, width).
+    the constants of a service (seconds: constant, per_token, per_item, per_cached; its dimensions: docs/services.md).
     `speculation`: what a generate pool drafts with, None if it does not.
     `devices`: accelerators that it shares with other pools, one a replica, over and over; its model comes and goes
     there. `family`: the pool it is a copy of, with a model of the same shape.

@@ -41,20 +41,20 @@ class Speculation:
 
 
 class SpeculativeCost:
-    """Seconds of a speculating pass from the costs of its two models, each as of a pass of its own.
+    """Seconds of a speculating pass from the costs of its two models, each as of a pass of its own. `checking` says
+    what pass that is for the target: `rows_of` or `chunks_of`."""
 
-    To the target a checked token is one more decoding sequence, but the context of a job is counted once: kernels read
-    it once for all its tokens. A model that pads contexts (`needs_longest`) pads them for every one of them.
-    """
-
-    def __init__(self, target: CostModel, draft: CostModel, tokens: int) -> None:
+    def __init__(
+        self, target: CostModel, draft: CostModel, tokens: int, checking: Callable[[Plan, int], Plan] | None = None
+    ) -> None:
         self.target, self.draft, self.tokens = target, draft, tokens
+        self.checking = checking or rows_of
         self.needs_longest = any(getattr(cost, "needs_longest", False) for cost in (target, draft))
         self.notes: tuple[str, ...] = tuple({**dict.fromkeys(_notes(target)), **dict.fromkeys(_notes(draft))})
 
     def affine(self, plan: Plan) -> Affine:
         """One pass: how far jobs come is not known, so no two are sure to be alike."""
-        seconds = self.target.affine(checking(plan, self.tokens)).first
+        seconds = self.target.affine(self.checking(plan, self.tokens)).first
         seconds += self.draft.affine(drafting(plan)).first
         done = 1
         while plan.sequences and done < self.tokens:
@@ -82,7 +82,7 @@ def speculative_cost(deployment: Deployment, cost_model: Callable[[Deployment], 
             f"the calibration profile was measured {measured}, but pool '{deployment.name}' speculates with "
             f"'{what.draft.name}': calibrate again with it."
         )
-    return SpeculativeCost(cost_model(plain), FittedCost(profile, DRAFT), what.tokens)
+    return SpeculativeCost(cost_model(plain), FittedCost(profile, DRAFT), what.tokens, chunks_of)
 
 
 def unattended(serving: Serving, device: Accelerator) -> Serving:
@@ -103,9 +103,25 @@ def _notes(cost: CostModel) -> tuple[str, ...]:
     return tuple(getattr(cost, "notes", ()))
 
 
-def checking(plan: Plan, tokens: int) -> Plan:
-    """The pass of the target: `tokens` + 1 rows for each decoding job, beside the prompts."""
+def rows_of(plan: Plan, tokens: int) -> Plan:
+    """The pass of the target as the kernels of a serving engine see it: each checked token is one more decoding
+    sequence, but the context of a job is read once for all its tokens."""
     return _pass(plan, plan.sequences * (tokens + 1), plan.context, plan.longest + tokens, prompts=True)
+
+
+def chunks_of(plan: Plan, tokens: int) -> Plan:
+    """The pass of the target as the torch backend runs it: the checked tokens of a job are a chunk, like one of a
+    prompt."""
+    n, each = plan.sequences, tokens + 1
+    return Plan(
+        plan.server,
+        plan.start,
+        [*((None, each) for _ in range(n)), *plan.slices],
+        prefill_tokens=plan.prefill_tokens + n * each,
+        prefill_attention=plan.prefill_attention + each * (2 * plan.context + n * each),
+        prefill_context=plan.prefill_context + plan.context + n * each,
+        shared=plan.shared,
+    )
 
 
 def drafting(plan: Plan, done: int = 0) -> Plan:

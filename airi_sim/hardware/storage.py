@@ -54,6 +54,10 @@ def load(weight_bytes: float, node: Node, tier: str = "store", accelerators: int
     return Transfer(size, seconds + init_s)
 
 
+COPY = "copy"
+"""What a calibration profile calls them."""
+
+
 class CopyCost(Protocol):
     """How long the copies before a pass take, in seconds."""
 
@@ -87,7 +91,7 @@ class MeasuredCopies:
     """By the `copy` section of a calibration profile: a service whose jobs are copies and whose tokens are blocks."""
 
     def __init__(self, profile: Mapping[str, Any]) -> None:
-        self.cost = service_from(profile, "copy")
+        self.cost = service_from(profile, COPY)
 
     def seconds(self, copies: Copies) -> float:
         return self.cost.affine(copies_as_plan(copies)).first

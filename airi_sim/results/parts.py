@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airi_sim.core.errors import BadInput
 from airi_sim.core.log import TABLES
 from airi_sim.results.metrics import Summary, clean, summarise
 from airi_sim.results.tables import Rows, in_order, schema, to_arrow
@@ -59,11 +60,17 @@ class PartWriter:
 
 
 class Parts:
-    """The parts that a run wrote before it was killed, or has written so far."""
+    """The parts that a run wrote before it was killed, or has written so far. BadInput if somebody broke them."""
 
     def __init__(self, run: Path) -> None:
         self.folder = run / PARTIAL
-        self.state: dict[str, Any] = json.loads((self.folder / CHECKPOINT).read_text(encoding="utf-8"))
+        path = self.folder / CHECKPOINT
+        try:
+            self.state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise BadInput(
+                f"'{path}' cannot be read as JSON ({error}); remove {self.folder} or run it again."
+            ) from error
 
     @staticmethod
     def of(run: Path) -> Parts | None:

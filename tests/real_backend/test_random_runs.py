@@ -108,7 +108,7 @@ def world(seed: int) -> tuple[World, int]:
     batcher = draw.choice(BATCHERS) if chunked else "chunked_prefill"
     policy["batcher"] = group_node("policy/batcher", batcher)
     backend: Any = build_backend(config)
-    if seed % 2:
+    if seed % 3:
         backend.timer = Uneven(seed)
     made = build(config, backend)
     hazards(made, draw, n, n / rate + 0.04)

@@ -17,6 +17,7 @@ import pytest
 from pyarrow import parquet
 
 import airi_sim
+from airi_sim.core.errors import BadInput
 from airi_sim.core.log import TABLES
 from airi_sim.policies.batchers import ChunkedPrefill
 from airi_sim.results.parts import CHECKPOINT, PARTIAL, Parts, PartWriter
@@ -147,6 +148,9 @@ def test_a_part_counts_when_the_checkpoint_names_it(tmp_path: Path) -> None:
     assert parts.table("jobs").column_names == list(TABLES["jobs"])
     assert parquet.read_table(later).num_rows == 2, "each part is a file that anybody can read"
     assert "5 were under way" in parts.missing()
+    (tmp_path / PARTIAL / CHECKPOINT).write_text("{")
+    with pytest.raises(BadInput, match="cannot be read as JSON"):
+        airi_sim.load(tmp_path)
 
 
 class TestInterrupts:
