@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
@@ -51,14 +51,20 @@ class Ran:
         return max((abs(a - b) for a, b in pairs), default=0.0)
 
 
-def run(config: dict[str, Any], fast: bool, faults: list[tuple[float, int, float]] | None = None) -> Ran:
-    """Run a config; `faults` are (when, server, seconds until it is back)."""
+Faults = Sequence[tuple[float, int, float]]
+Cancels = Sequence[tuple[float, int]]
+
+
+def run(config: dict[str, Any], fast: bool, faults: Faults = (), cancels: Cancels = ()) -> Ran:
+    """Run a config; `faults` are (when, server, seconds until it is back), `cancels` (when, request)."""
     world = build({**config, "engine": {"fast_forward": fast}})
     runtime, driver = world.runtime, world.driver
-    for at, server, gone in faults or []:
+    for at, server, gone in faults:
         index = server % len(runtime.servers)
         driver.at(at, lambda i=index, t=at: runtime.server_down(i, t))
         driver.at(at + gone, lambda i=index, t=at + gone: runtime.server_up(i, t))
+    for at, request in cancels:
+        driver.at(at, lambda r=request, t=at: runtime.cancel(r, t))
     driver.run(with_priorities(world.workload))
     log = world.log
     return Ran(
@@ -78,9 +84,9 @@ def with_priorities(items: Any) -> Iterator[Item]:
         yield item
 
 
-def both(config: dict[str, Any], faults: list[tuple[float, int, float]] | None = None) -> tuple[Ran, Ran]:
+def both(config: dict[str, Any], faults: Faults = (), cancels: Cancels = ()) -> tuple[Ran, Ran]:
     """With and without fast-forward; they must be the same."""
-    fast, slow = run(config, True, faults), run(config, False, faults)
+    fast, slow = run(config, True, faults, cancels), run(config, False, faults, cancels)
     assert fast.outcomes == slow.outcomes
     assert fast.decisions == slow.decisions
     assert fast.apart(slow) <= TOLERANCE_S
@@ -166,7 +172,6 @@ REGIMES: dict[str, dict[str, Any]] = {
     "overload": {"rate": 400.0, "seats": 16, "blocks": 120, "output": 80},
 }
 PROMPT, OUTPUT = {"kind": "uniform", "min": 1, "max": 300}, {"kind": "uniform", "min": 1}
-Fault = tuple[float, int, float]
 BITES: dict[str, list[Any]] = {
     "patience": [0.2, 1.0], "quantum": [4, 40], "quantum_s": [0.1], "window_s": [0.5], "limit": [3],
 }  # fmt: skip
@@ -176,7 +181,7 @@ CAREFUL = ("aimd", "continuous", "decode_first", "lightllm", "past_future", "siz
 
 
 @st.composite
-def worlds(draw: Any, regime: str) -> tuple[dict[str, Any], list[Fault]]:
+def worlds(draw: Any, regime: str) -> tuple[dict[str, Any], Faults, Cancels]:
     """A small config of a regime, with any of the built-in policies and complications, and deaths of servers."""
     own = REGIMES[regime]
     config = deepcopy(composed("workload=poisson", "model=llama-3.1-8b", "accelerator=h100-sxm"))
@@ -206,7 +211,8 @@ def worlds(draw: Any, regime: str) -> tuple[dict[str, Any], list[Fault]]:
     if draw(st.booleans()):
         policy["admission"] = BUCKET | {"rate": draw(st.sampled_from([2000, 20000])), "capacity": 1000}
     deaths = st.tuples(st.floats(0.01, 3.0), st.integers(0, 4), st.floats(0.01, 0.5))
-    return config, draw(st.lists(deaths, max_size=2))
+    cancels = st.tuples(st.floats(0.01, 3.0), st.integers(0, config["workload"]["n"] - 1))
+    return config, draw(st.lists(deaths, max_size=2)), draw(st.lists(cancels, max_size=6))
 
 
 @pytest.mark.parametrize("regime", REGIMES)
