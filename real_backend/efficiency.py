@@ -1,8 +1,9 @@
 """How much of a decode pass is the work that cannot be avoided: what `airi bench bench.cases=backend` measures.
 
 The bound of a pass is the time of its own matrix products and attention calls alone: the same calls with the same
-shapes, recorded in a pass, run again in the same process between two passes. Attention is run on data that is in the
-cache, as it is when a pass has just gathered it, which makes the bound as small as it can be.
+shapes, recorded in a pass, run again in the same process between two passes. Attention is run on keys and values that
+are in the cache, as they are when a pass has just gathered them, which makes the bound as small as it can be; and once
+more on those of each layer where they lie in memory, from where any pass has to read them.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ VIEWS = frozenset((
 ))  # fmt: skip
 OTHER = "norm_rope_sum"
 FIGURES = ("gemm", "attention", "gather", "store", OTHER, "sampling", "prep", "python")
+ALONE = (
+    "gemm_alone", "attention_alone", "attention_from_memory", "share_of_bound", "share_from_memory", "python_share",
+)  # fmt: skip
 WARM_UP = 3
 FORWARD = 1
 
@@ -51,7 +55,7 @@ class Calls(TorchFunctionMode):
         self.keep = keep
         self.phase = 0
         self.marks: list[tuple[int, str, Any, Any]] = []
-        self.kept: dict[str, list[Callable[[], Any]]] = {"gemm": [], "attention": []}
+        self.kept: dict[str, list[Callable[[], Any]]] = {"gemm": [], "attention": [], "from_memory": []}
 
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -65,6 +69,9 @@ class Calls(TorchFunctionMode):
         self.marks.append((self.phase, part, first, self.clock.mark()))
         if self.keep and part in self.kept:
             self.kept[part].append(lambda: func(*args, **named))
+        if self.keep and part == "attention":
+            own = [each.clone() if isinstance(each, torch.Tensor) else each for each in args]
+            self.kept["from_memory"].append(lambda: func(*own, **named))
         return result
 
     def seconds(self) -> dict[tuple[int, str], float]:
@@ -116,27 +123,31 @@ class Turn(NamedTuple):
     parts: dict[str, float]
     gemm_alone: float
     attention_alone: float
+    attention_from_memory: float
 
     @property
-    def bound(self) -> float:
-        return self.gemm_alone + self.attention_alone
+    def share_of_bound(self) -> float:
+        return (self.gemm_alone + self.attention_alone) / self.split.seconds
+
+    @property
+    def share_from_memory(self) -> float:
+        return (self.gemm_alone + self.attention_from_memory) / self.split.seconds
+
+    @property
+    def python_share(self) -> float:
+        return (self.parts["prep"] + self.parts["python"]) / self.split.seconds
 
 
 def decode_split(runner: Runner, clock: Clock, batch: int, context: int, turns: int, seed: int) -> dict[str, float]:
     """Medians over `turns` of a pass of `batch` decodes whose contexts are `context` tokens: seconds of the pass, of
-    each part of FIGURES, and of its products and attention alone; `share_of_bound` is the median of bound over pass,
-    `python_share` that of preparation and of what the forward does between calls."""
+    each part of FIGURES, and of its products and attention alone; shares are of the pass of the same turn: of either
+    bound, and of preparation with what the forward does between calls."""
     segments = decodes(runner, batch, context, seed)
     calls = record(runner, clock, segments, keep=True)
     taken = [turn(runner, clock, segments, calls) for _ in range(WARM_UP + turns)][WARM_UP:]
     found = {part: median(each.parts[part] for each in taken) for part in FIGURES}
-    return found | {
-        "pass": median(each.split.seconds for each in taken),
-        "gemm_alone": median(each.gemm_alone for each in taken),
-        "attention_alone": median(each.attention_alone for each in taken),
-        "share_of_bound": median(each.bound / each.split.seconds for each in taken),
-        "python_share": median((each.parts["prep"] + each.parts["python"]) / each.split.seconds for each in taken),
-    }
+    found["pass"] = median(each.split.seconds for each in taken)
+    return found | {name: median(getattr(each, name) for each in taken) for name in ALONE}
 
 
 def decodes(runner: Runner, batch: int, context: int, seed: int) -> list[Segment]:
@@ -166,7 +177,7 @@ def turn(runner: Runner, clock: Clock, segments: Sequence[Segment], recorded: Ca
     timed = record(runner, clock, segments).seconds()
     gemm = alone(clock, recorded.kept["gemm"])
     attention = sum(alone(clock, [call, call], warm=1) for call in recorded.kept["attention"])
-    return Turn(split, parts_of(split, timed), gemm, attention)
+    return Turn(split, parts_of(split, timed), gemm, attention, alone(clock, recorded.kept["from_memory"]))
 
 
 @torch.inference_mode()

@@ -13,8 +13,10 @@ from array import array
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
+from weakref import finalize
 from zlib import crc32
 
 import torch
@@ -63,7 +65,8 @@ class Shelf:
     def __init__(self, library: Library) -> None:
         self.library = library
         self.host: dict[str, dict[str, Tensor]] = {}
-        self._folder = TemporaryDirectory(prefix="airi-weights-")
+        self._folder = mkdtemp(prefix="airi-weights-")
+        self._clean = finalize(self, rmtree, self._folder, ignore_errors=True)
         self._files: dict[str, Path] = {}
 
     def file(self, deployment: Deployment) -> Path:
@@ -71,7 +74,7 @@ class Shelf:
         spec, library = self.library.spec(deployment), self.library
         if spec.name not in self._files:
             given = library.weights.get(spec.name) or library.weights.get(deployment.family)
-            path = Path(given) if given else Path(self._folder.name, f"{len(self._files)}.safetensors")
+            path = Path(given) if given else Path(self._folder, f"{len(self._files)}.safetensors")
             if not given:
                 write_file(path, stored.draw(spec, library.seed + crc32(spec.name.encode()), "cpu", library.dtype))
             self._files[spec.name] = path
@@ -95,7 +98,7 @@ class Shelf:
 
     def close(self) -> None:
         self.host.clear()
-        self._folder.cleanup()
+        self._clean()
 
 
 def write_file(path: Path, tensors: Mapping[str, Tensor]) -> None:

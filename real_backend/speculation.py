@@ -294,6 +294,11 @@ def speculator(parts: Parts, deployment: Deployment, kv_blocks: int) -> Speculat
     assert what is not None
     if deployment.tp > 1:
         raise BadInput(f"pool '{deployment.name}' speculates, which takes one device a replica here: set pool.tp=1.")
+    if deployment.model is not None and deployment.model.vision:
+        raise BadInput(
+            f"pool '{deployment.name}' cannot speculate with '{deployment.model.name}': a draft model reads no images "
+            "here; leave out server.speculation, or take a model without a vision tower."
+        )
     library, alone = parts.library, replace(deployment, speculation=None)
     target, draft = (library.runner(one, kv_blocks) for one in (alone, replace(alone, model=what.draft)))
     return Speculator(target, draft, what.tokens, choice(what, parts.seed), parts.timer)

@@ -55,7 +55,7 @@ class Crew:
 
     def begin(self) -> None:
         """Start the processes, which then load; `hear` tells when they are ready."""
-        folder = Path(mkdtemp(prefix="airi-workers-"))
+        folder = Path(mkdtemp(prefix="airi-workers-")) if len(self.tasks) > 1 else None
         for _ in self.tasks:
             ours, theirs = socketpair()
             with theirs:
@@ -63,7 +63,8 @@ class Crew:
             self.channels.append(Channel(ours))
         self._release = finalize(self, _end, self.processes, self.channels, folder)
         self.loading = True
-        self._ask([pickle.dumps(replace(task, meeting=str(folder / "meeting"))) for task in self.tasks], START_S)
+        tasks = [replace(task, meeting=str(folder / "meeting")) for task in self.tasks] if folder else self.tasks
+        self._ask([pickle.dumps(task) for task in tasks], START_S)
 
     def end(self) -> None:
         """Kill what is left of them."""
@@ -161,10 +162,11 @@ def _spawn(fileno: int) -> subprocess.Popen[bytes]:
     )
 
 
-def _end(processes: list[subprocess.Popen[bytes]], channels: list[Channel], folder: Path) -> None:
+def _end(processes: list[subprocess.Popen[bytes]], channels: list[Channel], folder: Path | None) -> None:
     for channel in channels:
         channel.close()
     for process in processes:
         process.kill()
         process.wait()
-    rmtree(folder, ignore_errors=True)
+    if folder is not None:
+        rmtree(folder, ignore_errors=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airi_sim.hardware.again import WARN_DRIFT, drift, level
 from airi_sim.results.compare import compare, mean_size
-from airi_sim.results.parity import Choice, Parity
+from airi_sim.results.parity import Choice, Parity, first_divergence
 from airi_sim.results.parts import PASSES
 from airi_sim.results.run import Run, load
 from airi_sim.results.tables import read_table
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PROFILE = "profile.json"
+LOADS = r"(?:load|unload) \d"
+"""Choices of placements."""
 FLOORS = {"repeat-run noise": "noise", "self-fit": "selffit"}
 """Floors by name, and their columns."""
 
@@ -63,6 +65,12 @@ class Comparison:
         """By how much the machine was slower in the second half of the run than in the first, in percent."""
         found = drift(self.profile)
         return None if found is None else 100 * found
+
+    @property
+    def loads(self) -> Parity | None:
+        """Loads and unloads of the simulated run beside the measured ones; None where no model comes or goes."""
+        sim, measured = (run.decisions[run.decisions["choice"].str.match(LOADS)] for run in (self.sim, self.measured))
+        return first_divergence(sim, measured) if len(sim) or len(measured) else None
 
     @property
     def doubts(self) -> list[str]:

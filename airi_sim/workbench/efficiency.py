@@ -31,8 +31,9 @@ TURNS = 20
 """Turns of one bench.repeat."""
 PARTS = ("pass", "gemm", "attention", "gather", "store", "norm_rope_sum", "sampling", "prep", "python")
 COLUMNS = {
-    "context": (1, "d"), **dict.fromkeys((*PARTS, "gemm_alone", "attention_alone"), (1e3, ".2f")),
-    "share_of_bound": (1, ".2f"), "python_share": (1, ".3f"),
+    "context": (1, "d"),
+    **dict.fromkeys((*PARTS, "gemm_alone", "attention_alone", "attention_from_memory"), (1e3, ".2f")),
+    **dict.fromkeys(("share_of_bound", "share_from_memory", "python_share"), (1, ".2f")),
 }  # fmt: skip
 """Columns of the table, and how their figures are written: times in milliseconds."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import inf, nextafter
 from typing import Any
 
-from airi_sim.core.types import Call, Item
+from airi_sim.core.types import Call, Copies, Copy, Item
 from airi_sim.runtime.job import LiveJob
 from tests.laws.worlds import Line, Setup
 
@@ -45,6 +45,9 @@ class Replica:
         self.first: dict[int, float] = {}
         self.finish: dict[int, float] = {}
         self.hits = 0
+        self.away: dict[int, int] = {}
+        self.returned: list[int] = []
+        self.copies = Copies()
         self.choices: list[tuple[int, int, str]] = []
 
     # memory, counted from scratch each time
@@ -132,7 +135,9 @@ class Replica:
 
     def admit(self, job: Any) -> bool:
         units = self._resident(job)
-        done = len(units) * self.setup.block
+        if self._admit_copy(job, units):
+            return True
+        done = max(len(units) * self.setup.block, self.away.get(job.id, 0))
         tokens = min(job.tokens - done, self.budget)
         need = -(-(done + tokens) // self.setup.block) - len(units)
         pinned = sum(1 for u in units if not self.users[u])
@@ -143,7 +148,35 @@ class Replica:
         h = self.held[job.id] = Held(job, done, len(units), units=units)
         self.hits += done
         self._draft(h, need, tokens)
+        if job.id in self.away:
+            self.returned.append(job.id)
+            blocks = max(0, -(-self.away[job.id] // self.setup.block) - len(units))
+            self._copied(2, job, blocks, f"swap in {blocks}")
         return True
+
+    def _admit_copy(self, job: Any, units: list[Any]) -> bool:
+        """A prompt that is cached to its last token: its last unit is copied and one token computed."""
+        block = self.setup.block
+        whole = job.prompt == job.tokens == (len(units) + 1) * block <= len(job.prefix) * block
+        last = job.prefix[len(units)] if whole else None
+        pinned = sum(1 for u in units if not self.users[u])
+        if not (self.setup.copy_on_write and last in self.users and job.id not in self.away and self.budget > 0):
+            return False
+        if 1 + pinned > self.available:
+            return False
+        for u in units:
+            self.users[u] += 1
+        self._release_unit(last, used=True)
+        h = self.held[job.id] = Held(job, job.prompt - 1, len(units), units=units)
+        self._draft(h, 1, 1)
+        self._copied(1, job, 1, "copy 1")
+        return True
+
+    def _copied(self, way: int, job: Any, blocks: int, choice: str) -> None:
+        parts = list(self.copies)
+        parts[way] = [*parts[way], Copy(job, blocks)]
+        self.copies = Copies(*parts)
+        self.moved.append((job.id, choice))
 
     def _resident(self, job: Any) -> list[Any]:
         found = []
@@ -167,7 +200,8 @@ class Replica:
         h = self.held.pop(job.id)
         self.preempted = True
         self.preemptions += 1
-        self.victims.append(job.id)
+        if not self._swap_out(h, now):
+            self.moved.append((job.id, "preempt"))
         if h.drafted:
             self.budget += h.drafted
         self._release(h)
@@ -175,21 +209,37 @@ class Replica:
         job.tokens = job.prompt + self.out.get(job.id, 0)
         self.queue.requeue(job, now)
 
+    def _swap_out(self, h: Held, now: float) -> bool:
+        """To the host, if there is room and the evictor wants it."""
+        tokens = h.done - (0 if h.decoding else h.drafted)
+        blocks = -(-tokens // self.setup.block)
+        room = self.setup.host_blocks - sum(-(-n // self.setup.block) for n in self.away.values())
+        swaps = getattr(self.evictor, "swaps", lambda *_: True)
+        if blocks <= len(h.units) or blocks > room or not swaps(h.job, tokens, now):
+            return False
+        self.away[h.job.id] = tokens
+        self._copied(0, h.job, blocks, f"swap out {blocks}")
+        return True
+
     def _release(self, h: Held) -> None:
         for u in reversed(h.units):
-            self.users[u] -= 1
-            if not self.users[u]:
-                self.clock += 1
-                self.stamp[u] = self.clock
+            self._release_unit(u)
+
+    def _release_unit(self, u: Any, used: bool = False) -> None:
+        """One user less (or one that only looked): when it was the last, the unit may go, the oldest first."""
+        self.users[u] -= not used
+        if not self.users[u]:
+            self.clock += 1
+            self.stamp[u] = self.clock
 
     # one pass
     def plan(self, now: float) -> float | None:
         self.wake = inf
         if not self.held and not len(self.queue):
             return None
+        self.moved: list[tuple[int, str]] = []
         while True:
             self.budget, self.kept, self.closed, self.preempted, self.decoded = self.setup.limit, 0, False, False, False
-            self.victims: list[int] = []
             for h in self.held.values():
                 h.drafted = 0
             self.batcher.form(self, self.queue, now)
@@ -205,10 +255,12 @@ class Replica:
                 return None
 
     def _note(self) -> None:
-        """Write down what this pass does: chunks of prompts, evictions."""
+        """Write down what this pass does: chunks of prompts, evictions, copies."""
         chunks = [(h.job.id, f"chunk {h.drafted}") for h in self.held.values() if h.drafted and not h.decoding]
-        chosen = [*chunks, *[(i, "preempt") for i in self.victims]]
-        self.choices += [(self.passes, *choice) for choice in sorted(chosen)]
+        self.choices += [(self.passes, *choice) for choice in sorted([*chunks, *self.moved])]
+        for job in self.returned:
+            del self.away[job]
+        self.returned = []
 
     def _seconds(self, cost: Line) -> float:
         new = context = pairs = 0
@@ -220,7 +272,9 @@ class Replica:
                 new += h.drafted
                 context += h.done
                 pairs += h.drafted * (2 * (h.done - h.drafted) + h.drafted)
-        return cost.base + cost.token * new + cost.context * context + cost.pair * pairs
+        copies, self.copies = self.copies, Copies()
+        moving: float = self.setup.copies.seconds(copies) if any(copies) else 0.0
+        return moving + cost.base + cost.token * new + cost.context * context + cost.pair * pairs
 
     def commit(self, now: float) -> None:
         self.passes += 1

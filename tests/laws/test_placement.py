@@ -286,7 +286,7 @@ class TestAccidents:
     @pytest.mark.parametrize("seed", range(25))
     def test_nothing_is_lost_when_replicas_and_loaders_die(self, seed: int) -> None:
         draw = random.Random(seed)
-        policy = draw.choice([LruSwap, Static, lambda: KeepAlive(ttl_s=draw.uniform(0.1, 3.0))])
+        policy: Any = draw.choice([LruSwap, Static, lambda: KeepAlive(ttl_s=draw.uniform(0.1, 3.0))])
         zoo = Zoo(policy, draw.randint(1, 4), draw.choice([0.0, 20.0]), 40, draw.choice([2.0, 8.0, 50.0]), seed)
         last = zoo.items()[-1].request.arrival
 
@@ -294,11 +294,11 @@ class TestAccidents:
             for _ in range(6):
                 index, down = draw.randrange(MODELS + 1), draw.uniform(0, 1.2 * last)
                 up = down + draw.uniform(0.01, 2.0)
-                driver.at(down, lambda i=index, t=down: runtime.server_down(i, t))
-                driver.at(up, lambda i=index, t=up: runtime.server_up(i, t))
+                driver.at(down, lambda i=index, t=down: runtime.server_down(i, t))  # type: ignore[misc]
+                driver.at(up, lambda i=index, t=up: runtime.server_up(i, t))  # type: ignore[misc]
             for request in draw.sample(range(40), 8):
                 at = draw.uniform(0, 1.2 * last)
-                driver.at(at, lambda r=request, t=at: runtime.cancel(r, t))
+                driver.at(at, lambda r=request, t=at: runtime.cancel(r, t))  # type: ignore[misc]
 
         ran = zoo.run(accidents=accidents)
         assert sorted(ran.statuses) == list(range(40))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +17,9 @@ from airi_sim.core.log import Log
 from airi_sim.core.types import FOREVER, Affine, Item, Plan, Request
 from airi_sim.engine.driver import Driver
 from airi_sim.engine.speculation import SpeculativeExecutor, Turns
+from airi_sim.hardware.choose import cost_model
+from airi_sim.hardware.deployment import Deployment
+from airi_sim.hardware.speculation import Speculation, SpeculativeCost, chunks_of, drafting, rows_of
 from airi_sim.policies.admission import Always
 from airi_sim.policies.faults import Retry
 from airi_sim.policies.models import Fixed
@@ -27,6 +30,8 @@ from airi_sim.runtime.pool import Pool
 from airi_sim.runtime.runtime import Runtime
 from airi_sim.runtime.speculation import SpeculativeServer, layers
 from airi_sim.runtime.view import Board
+from airi_sim.workbench.objects import instantiate
+from airi_sim.workbench.plugins import group_node
 from airi_sim.workbench.speculation import accepted_places, mean_rate
 from airi_sim.workload.speculation import Acceptance, expected_tokens
 from tests.laws.test_conservation import check, check_pages
@@ -222,7 +227,7 @@ def test_all_or_nothing_is_exact() -> None:
 @pytest.mark.parametrize(("rate", "drafted"), [(0.3, 2), (0.7, 4), (0.9, 8)])
 def test_tokens_a_pass_are_those_of_the_closed_form(rate: float, drafted: int) -> None:
     """Leviathan et al. 2023, equation 1: within four standard errors of the mean of so many passes."""
-    output = 40_000
+    output = 20_000
     mean = (output - 1) / passes_of(rate, drafted, output)
     spread = np.sqrt(sum((n + 1 - expected_tokens(rate, drafted)) ** 2 * p for n, p in accepts(rate, drafted)))
     assert mean == pytest.approx(expected_tokens(rate, drafted), abs=4 * spread / np.sqrt(output / mean))
@@ -231,6 +236,69 @@ def test_tokens_a_pass_are_those_of_the_closed_form(rate: float, drafted: int) -
 def accepts(rate: float, drafted: int) -> list[tuple[int, float]]:
     """How many drafted tokens are accepted, and with what probability."""
     return [*((n, rate**n * (1 - rate)) for n in range(drafted)), (drafted, rate**drafted)]
+
+
+@dataclass(frozen=True)
+class Each:
+    """A pass with decodes takes `seconds`, and grows by `step` with each of its kind; equal for `passes` of them."""
+
+    seconds: float
+    step: float = 0.0
+    passes: int = FOREVER
+
+    def affine(self, plan: Plan) -> Affine:
+        return Affine(self.seconds + self.step * (plan.context // max(plan.sequences, 1)), self.step, self.passes)
+
+
+@pytest.mark.parametrize(("rate", "drafted", "cost"), [(0.8, 5, 0.1), (0.5, 2, 0.3)])
+def test_the_speed_up_is_that_of_the_closed_form(rate: float, drafted: int, cost: float) -> None:
+    """Leviathan et al. 2023, theorem 3.8: (1 - a^(k+1)) / ((1 - a) (k c + 1)) for drafts of c passes of the target."""
+    items = [Item(Request(0, 0.0, 10), 20_000)]
+    both = SpeculativeCost(Each(1.0), Each(cost), drafted)
+    log = Drafting(items, rate=rate, drafted=drafted, cost=both).run().log
+    first, finish = log.requests[0][6:8]
+    assert first == pytest.approx(1 + cost)  # the prompt goes through both
+    wanted = expected_tokens(rate, drafted) / (drafted * cost + 1)
+    assert 20_000 / (finish - first) == pytest.approx(wanted, rel=0.03)
+
+
+@given(st.integers(1, 12), st.integers(1, 5), st.floats(0, 0.1))
+def test_the_passes_of_the_draft_are_summed_as_one_by_one(drafted: int, flat: int, step: float) -> None:
+    """Whatever the bound up to which the cost model of the draft can sum."""
+    plan = Plan(0, 0.0, sequences=3, context=300, longest=120)
+    draft = Each(0.5, step, flat)
+    one_by_one = sum(draft.affine(drafting(plan, done)).first for done in range(drafted))
+    assert SpeculativeCost(Each(2.0), draft, drafted).affine(plan).first == pytest.approx(2.0 + one_by_one)
+
+
+def test_a_checking_pass_is_described_in_the_terms_of_the_model_that_prices_it() -> None:
+    """Two decodes of 100 and 140 tokens beside a chunk of 8 after 16; three drafted tokens."""
+    plan = Plan(
+        0, 0.0, [(None, 8)], sequences=2, context=240, longest=140, prefill_tokens=8, prefill_attention=8 * 40,
+        prefill_context=24,
+    )  # fmt: skip
+    rows, chunks = rows_of(plan, 3), chunks_of(plan, 3)
+    assert (rows.sequences, rows.context, rows.longest, rows.prefill_tokens) == (8, 240, 143, 8)
+    assert (chunks.sequences, len(chunks.slices), chunks.prefill_tokens) == (0, 3, 16)
+    assert chunks.prefill_attention == 8 * 40 + 4 * (2 * 100 + 4) + 4 * (2 * 140 + 4)
+    assert chunks.prefill_context == 24 + 104 + 144
+    first, then = drafting(plan), drafting(plan, 2)
+    assert (first.sequences, first.prefill_tokens, then.sequences, then.prefill_tokens) == (4, 8, 2, 0)
+    assert (then.context, then.longest) == (244, 142)
+
+
+def test_a_pass_that_checks_costs_more_than_one_that_decodes_and_less_than_several() -> None:
+    """On a large accelerator, where weights are what a small batch waits for."""
+    model, draft = (instantiate(group_node("model", name), "model") for name in ("llama-3.1-8b", "llama-3.2-1b"))
+    device = instantiate(group_node("accelerator", "h100-sxm"), "accelerator")
+    pool = Deployment("p", "generate", model, device)
+    speculating = replace(pool, speculation=Speculation(draft, 4))
+    plan = Plan(0, 0.0, sequences=8, context=8000, longest=1000)
+    alone = cost_model(pool).affine(plan).first
+    check = cost_model(pool).affine(rows_of(plan, 4)).first
+    whole = cost_model(speculating).affine(plan).first
+    assert alone < check < 1.2 * alone
+    assert check < whole < 3 * alone
 
 
 @given(st.floats(0, 0.99), st.integers(1, 20))

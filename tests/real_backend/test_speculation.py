@@ -297,6 +297,8 @@ SIM = "backend=sim"
         (["server.speculation={draft: tiny-draft}", "server.swap_bytes=1e9"], "leave one of them out"),
         (["server.speculation={draft: tiny-draft, acceptance: no.json}", SIM], "cannot read the accepted"),
         (["server.speculation=tiny-draft"], "server.speculation"),
+        (["server.speculation={draft: tiny-draft}", "model=tiny-vlm"], "a draft model reads no images"),
+        (["server.speculation={draft: tiny-draft}", "pool.tp=2", "backend.workers=0"], r"pool\.tp=1"),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path: Path, words: list[str], says: str) -> None:

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airi_sim.core.errors import BadInput
-from airi_sim.workload import Synthetic, build
+from airi_sim.workload import Labelled, Synthetic, build
 from airi_sim.workload.lengths import KINDS, lengths
 from airi_sim.workload.seeds import stream
 from airi_sim.workload.synthetic import CHUNK
+from airi_sim.workload.tenants import zipf
 
 LOGNORMAL = {"kind": "lognormal", "mean": 200, "sigma": 0.7, "max": 2000}
 
@@ -256,3 +257,13 @@ def test_tenants_leave_the_items_of_others_alone():
 def test_bad_tenants_are_named(tenants):
     with pytest.raises(BadInput, match=r"workload\.tenants"):
         build(synthetic(), tenants)
+
+
+def test_models_are_labels_of_their_own_and_follow_zipf():
+    weights = zipf(["a", "b", "c"], 1.0)
+    assert weights == pytest.approx({"a": 1.0, "b": 1 / 2, "c": 1 / 3})
+    assert set(zipf(["a", "b"], 0.0).values()) == {1.0}
+    models = column(Labelled(synthetic(n=20_000), weights, seed=5, field="model"), "model")
+    assert Counter(models)["a"] / 20_000 == pytest.approx(6 / 11, abs=0.015)
+    tenants = column(Labelled(synthetic(n=20_000), weights, seed=5), "tenant")
+    assert tenants != models  # a stream of their own

@@ -52,7 +52,13 @@ def checks_of(comparison: Comparison) -> list[dict[str, Any]]:
     """The lines of checks.json: parity must hold, the error is reported beside its floors."""
     parity = comparison.parity
     name = comparison.name or "config"
+    loads = comparison.loads
+    told = [] if loads is None else [{
+        "name": f"{name}: loads and unloads in the same order in both worlds",
+        "figure": 100.0 * loads.same / loads.total, "limit": None, "unit": "%", "passed": True, "detail": str(loads),
+    }]  # fmt: skip
     return [
+        *told,
         {
             "name": f"{name}: decisions identical when the measured durations are replayed",
             "figure": 100.0 * parity.same / max(1, parity.total), "limit": 100.0, "unit": "%",
@@ -80,6 +86,7 @@ def text_of(comparison: Comparison) -> str:
         f"== {comparison.name or 'simulated and measured'} ==",
         format_table(comparison.table),
         f"decisions: {comparison.parity} (measured durations replayed)",
+        *([] if comparison.loads is None else [f"loads and unloads: {comparison.loads} (simulated and measured)"]),
         f"error: {comparison.mean_error:.1f} % mean over mean, p50, p95 of TTFT, TPOT, E2E",
         f"beside it: {floors_text(comparison)}",
         f"measured: {engine['passes']:,} passes in {engine['wall_s']:.0f} s{_calibrated(comparison.profile)}",
