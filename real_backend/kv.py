@@ -64,17 +64,16 @@ class PagedKV:
     def copy(self, copies: Copies) -> None:
         """Copy whole blocks in all layers. Everything on the device is read before anything on it is written; one
         stream, so a pass that follows sees it all."""
-        out, inside, back = (_ids(part) for part in copies)
+        (leaving, to_host), (source, target), (from_host, entering) = (_ids(part) for part in copies)
+        device = self.layers[0].device
+        leave, read, write, enter = (torch.tensor(ids, device=device) for ids in (leaving, source, target, entering))
         for layer, host in zip(self.layers, self.host, strict=True):
-            if out[0]:
-                _to_host(host, out[1], layer.index_select(0, self._on_device(out[0])))
-            if inside[0]:
-                layer.index_copy_(0, self._on_device(inside[1]), layer.index_select(0, self._on_device(inside[0])))
-            if back[0]:
-                layer.index_copy_(0, self._on_device(back[1]), _from_host(host, back[0], layer))
-
-    def _on_device(self, ids: Sequence[int]) -> Tensor:
-        return torch.tensor(ids, device=self.layers[0].device)
+            if leaving:
+                _to_host(host, to_host, layer.index_select(0, leave))
+            if source:
+                layer.index_copy_(0, write, layer.index_select(0, read))
+            if entering:
+                layer.index_copy_(0, enter, _from_host(host, from_host, layer))
 
 
 def _ids(part: Sequence[Copy]) -> tuple[list[int], list[int]]:

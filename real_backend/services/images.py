@@ -26,16 +26,16 @@ class Imager:
 
     def read(self, job: Job, script: Script) -> Tensor:
         """Pixels [items, channels, height, width]."""
-        rows, columns = grid(max(1, job.tokens // job.items))
-        side, channels = self.tower.vision.patch, self.tower.vision.channels
         generator = torch.Generator().manual_seed(max(0, job.id))
-        pixels = torch.rand(job.items, channels, rows * side, columns * side, generator=generator)
-        return pixels.to(self.tower.positions)
+        return torch.rand(self._size(job), generator=generator).to(self.tower.positions)
 
     def invent(self, job: Job) -> Tensor:
+        return torch.full(self._size(job), 0.5).to(self.tower.positions)
+
+    def _size(self, job: Job) -> tuple[int, int, int, int]:
         rows, columns = grid(max(1, job.tokens // job.items))
         side, channels = self.tower.vision.patch, self.tower.vision.channels
-        return torch.full((job.items, channels, rows * side, columns * side), 0.5).to(self.tower.positions)
+        return job.items, channels, rows * side, columns * side
 
     @torch.inference_mode()
     def serve(self, tasks: list[Task], watch: Stopwatch) -> list[Result]:

@@ -21,9 +21,10 @@ SAMPLE = 256
 
 
 class Asked(NamedTuple):
-    """A query of the run, and what it found."""
+    """A query of the run, how many documents it wanted, and those it found."""
 
     query: Tensor
+    k: int
     documents: list[int]
 
 
@@ -68,7 +69,7 @@ class Searcher:
         ]
         for task, documents in zip(tasks, kept, strict=True):
             if task.job.request >= 0:
-                self._keep(Asked(task.given, documents))
+                self._keep(Asked(task.given, task.job.items, documents))
         return [Documents(documents, self.chunk_tokens) for documents in kept]
 
     def _keep(self, asked: Asked) -> None:
@@ -89,14 +90,14 @@ class Searcher:
             shares = [_share(exact, one) for one in self.asked]
             found = {"recall": sum(shares) / len(shares), "queries": len(shares)}
         if self.apart is not None:
-            k = max((len(one.documents) for one in self.asked), default=10)
+            k = max((one.k for one in self.asked), default=10)
             near = recall(self.index.search(self.apart, k)[1], exact.search(self.apart, k)[1])
             found |= {"recall_clustered": near, "k": k}
         return found
 
 
 def _share(exact: FlatIndex, asked: Asked) -> float:
-    wanted = set(exact.search(asked.query[None], len(asked.documents))[1][0].tolist())
+    wanted = set(exact.search(asked.query[None], asked.k)[1][0].tolist())
     return len(wanted & set(asked.documents)) / len(wanted)
 
 

@@ -197,6 +197,7 @@ def worlds(draw: Any, regime: str) -> tuple[dict[str, Any], Faults, Cancels]:
         "max_num_seqs": own["seats"], "kv_blocks": own["blocks"], "chunked_prefill": chunked,
         "max_num_batched_tokens": draw(st.sampled_from([64, 200, 600] if chunked else [600])),
         "prefix_caching": draw(st.booleans()), "block_size": draw(st.sampled_from([16, 16, 24])),
+        "swap_bytes": draw(st.sampled_from([0, 0, 5e7, 1e9])), "copy_on_write": draw(st.booleans()),
     }  # fmt: skip
     config["view"] = {"period_s": draw(st.sampled_from([0.0, 0.0, 0.05]))}
     config["pool"]["replicas"] = draw(st.integers(1, 3))

@@ -14,12 +14,15 @@ from airi_sim.core.errors import BadInput
 from airi_sim.core.types import Call, Job, Outcome, Plan, Request
 from airi_sim.models.vision import Vision
 from real_backend.backend import TorchBackend
+from real_backend.clock import Stopwatch
 from real_backend.heads import draw_head
 from real_backend.model import encode, pooled
 from real_backend.results import Documents, Label, Result, Results, Rows, Seen, Text, Vector, content
 from real_backend.services.images import grid
-from real_backend.services.index import FlatIndex, clustered
-from tests.real_backend.world import LLAMA, POOL, Fixed, Mini, job
+from real_backend.services.index import FlatIndex, IvfIndex, clustered
+from real_backend.services.search import Searcher
+from real_backend.services.work import Task
+from tests.real_backend.world import LLAMA, POOL, Fixed, Mini, Ticks, job
 
 pytestmark = pytest.mark.real
 Make = Callable[..., TorchBackend]
@@ -201,6 +204,20 @@ def test_a_tower_for_another_model_is_refused(make_backend: Make) -> None:
 @pytest.mark.parametrize(("patches", "sides"), [(1, (1, 1)), (16, (4, 4)), (12, (3, 4)), (7, (1, 7))])
 def test_images_are_as_square_as_can_be(patches: int, sides: tuple[int, int]) -> None:
     assert grid(patches) == sides
+
+
+def test_recall_is_of_what_was_wanted_not_of_what_was_found() -> None:
+    """Ten lists of one vector: reading one of them finds one of four."""
+    vectors = torch.eye(10)
+    searcher = Searcher(IvfIndex(vectors, 10, 1), 6, Results(), vectors)
+    jobs = [Job(Request(index, 0.0, 1), Call("search", items=4), 0, 0.0) for index in range(5)]
+    found = searcher.serve([Task(job, vectors[job.request]) for job in jobs], Stopwatch(Ticks()))
+    assert [one.ids for one in found if isinstance(one, Documents)] == [[0], [1], [2], [3], [4]]
+    assert searcher.findings() == {"recall": 0.25, "queries": 5, "recall_clustered": 0.25, "k": 4}
+
+
+def test_a_flat_index_has_no_recall_to_tell() -> None:
+    assert Searcher(FlatIndex(torch.eye(3)), 6, Results()).findings() == {}
 
 
 def test_a_job_whose_inputs_left_nothing_is_served_all_the_same(make_backend: Make) -> None:

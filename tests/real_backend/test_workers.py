@@ -240,6 +240,9 @@ def test_a_worker_serves_until_nobody_asks() -> None:
         assert pickle.loads(channel.receive(30)).seconds > 0
         channel.send(encode(0, [Segment(0, prompt, [1], True)], POOL.block_size))
         done = pickle.loads(channel.receive(30))
+        forked = Copies(inside=[Copy(None, 1, [1], [2])])
+        channel.send(encode(0, [Segment(3, array("q", [8]), [2], True)], POOL.block_size, forked))
+        after = pickle.loads(channel.receive(30))
         channel.send(encode(1, [Segment(0, prompt, [99], True)], POOL.block_size))
         broken = pickle.loads(channel.receive(30))
         channel.close()
@@ -247,7 +250,8 @@ def test_a_worker_serves_until_nobody_asks() -> None:
             served.result()
     theirs.close()
     assert isinstance(done, Done)
-    assert done.found == {0: int(reference_logits(LLAMA, weights.draw(LLAMA), list(prompt))[-1].argmax())}
+    best = [int(row.argmax()) for row in reference_logits(LLAMA, weights.draw(LLAMA), [*prompt, 8])]
+    assert (done.found, after.found) == ({0: best[2]}, {0: best[3]})
     assert done.split.seconds > 0
     assert "IndexError" in broken.trace
 
