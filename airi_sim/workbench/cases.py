@@ -85,7 +85,7 @@ def case_of(name: str, data_dir: str | None) -> Case:
     """The case of a name."""
     trace, *variants = name.split("+")
     if trace not in TRACES:
-        raise unknown("case of bench.cases", name, [*TRACES, *SETS, "TRACE+VARIANT"])
+        raise unknown("case of bench.cases", name, [*TRACES, *SETS, "backend", "TRACE+VARIANT"])
     for variant in variants:
         if variant not in VARIANTS:
             raise BadInput(f"bench.cases: {name} has no variant '{variant}'; there are {', '.join(VARIANTS)}.")
