@@ -8,7 +8,7 @@ from airi_sim.core.types import Copies, Copy
 from airi_sim.hardware.network import Node, Wire
 from airi_sim.hardware.storage import LinkCopies
 
-HOST = Node("one", 2, links={"host": Wire(100.0, 0.5, 0.25)})
+HOST = Node("one", 2, 2, links={"host": Wire(100.0, 0.5, 0.25)})
 
 
 @pytest.mark.parametrize(("accelerators", "lanes"), [(1, 1), (2, 2)])

@@ -62,7 +62,7 @@ KEYS = {
     "server.max_num_batched_tokens=10": ("max_num_seqs=256", "max_num_batched_tokens=10"),
     "server.block_size=0": ("server.block_size=0",),
     "server.swap_bytes=-1": ("server.swap_bytes=-1", "bytes, 0 or more"),
-    "server.swap_bytes=10": ("server.swap_bytes=10", "2097152 bytes"),
+    "server.swap_bytes=10": ("server.swap_bytes=10", "holds no KV block", "bytes"),
     "server.copy_on_write=1": ("server.copy_on_write=1", "true or false"),
     "server.block_size=null": ("server.block_size=null",),
     "server.kv_blocks=-1": ("server.kv_blocks=-1", "null"),
