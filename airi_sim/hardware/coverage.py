@@ -79,7 +79,7 @@ class Coverage:
         if self.known:
             return []
         total = self.calibrated + self.interpolated + self.extrapolated
-        missing = "; ".join(_words(one) for one in self.lacked)
+        missing = "; ".join(dict.fromkeys([_words(one) for one in self.lacked]))  # pools may lack the same
         return [f"{self.extrapolated:,} of {total:,} passes lie outside what was measured ({missing})."]
 
 

@@ -26,6 +26,7 @@ from airi_sim.workbench.paths import options
 from airi_sim.workbench.plugins import maker
 from airi_sim.workbench.pools import PoolPlan, plan_pools
 from airi_sim.workbench.residence import settle
+from airi_sim.workbench.schema import KEYS, check_key
 from airi_sim.workbench.services import service_maker
 from airi_sim.workbench.wiring import level, wire
 from airi_sim.workload.programs import PROGRAMS, program
@@ -144,6 +145,7 @@ def label_models(workload: Any, models: Any, plans: list[PoolPlan], seed: int) -
     """The workload, its requests divided among the models of the pools: with these weights, or by Zipf's law."""
     if models is None:
         return workload
+    check_key("workload.models", models, KEYS["workload.models"])
     generating = [plan.deployment.model for plan in plans if plan.deployment.kind == "generate"]
     served = list(dict.fromkeys([model.name for model in generating if model is not None]))
     weights = models if isinstance(models, Mapping) else zipf(served, models)

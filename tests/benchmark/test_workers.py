@@ -13,12 +13,12 @@ from statistics import median
 import pytest
 
 pytest.importorskip("torch")
-from real_backend import workers  # noqa: E402
-from real_backend.batch import Segment  # noqa: E402
-from real_backend.channel import Task, decode, encode  # noqa: E402
-from real_backend.workers import Crew, slowest  # noqa: E402
-from tests.real_backend.pretender import PASS_S, PRETENDER  # noqa: E402
-from tests.real_backend.world import POOL  # noqa: E402
+from real_backend import workers
+from real_backend.batch import Segment
+from real_backend.channel import Task, decode, encode
+from real_backend.workers import Crew, slowest
+from tests.real_backend.pretender import PASS_S, PRETENDER
+from tests.real_backend.world import POOL
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.real]
 SHAPES = ((1, 64), (16, 512), (64, 1024), (256, 512))

@@ -10,7 +10,7 @@ import pytest
 
 from airi_sim.core.errors import BadInput
 from airi_sim.core.types import Verdict
-from airi_sim.policies.evictors import LastIn, Lru
+from airi_sim.policies.evictors import LastIn, Lru, SwapLong
 from airi_sim.policies.faults import Fail, Retry
 from airi_sim.policies.models import Fixed
 from tests.policies.fakes import Columns, job
@@ -21,6 +21,13 @@ def test_evictors_take_the_ends_of_the_order_of_admission() -> None:
     assert LastIn().victim(running, 0.0) is running[4]
     assert Lru().victim(running, 0.0) is running[7]
     assert list(running) == [7, 1, 4]
+
+
+def test_long_jobs_are_swapped_and_short_ones_computed_again() -> None:
+    evictor = SwapLong(least=5)
+    assert [evictor.swaps(job(), tokens, 0.0) for tokens in (4, 5, 6)] == [False, True, True]
+    with pytest.raises(BadInput, match="least=-1"):
+        SwapLong(least=-1)
 
 
 def test_retries_double_their_pause_and_end() -> None:

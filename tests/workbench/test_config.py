@@ -45,7 +45,7 @@ def test_every_key_of_config_yaml_has_a_rule_and_every_rule_a_key() -> None:
     ruled = {*KEYS, *[f"server.{k}" for k in SERVER], *[f"pool.{k}" for k in POOL], *NAMED}
     there = {key for key in leaves(defaults()) if not key.startswith("services.")}
     assert there - ruled == set()
-    of_groups = {"workload.concurrency", "services", *[f"pool.{k}" for k in POOL]}
+    of_groups = {"workload.concurrency", "workload.models", "services", *[f"pool.{k}" for k in POOL]}
     assert ruled - there - of_groups == set()
 
 
