@@ -43,9 +43,9 @@ from airi_sim.workbench.config import load_config, plain
 from airi_sim.workbench.execute import perform
 from airi_sim.workbench.speculation import accepted_places, mean_rate
 from airi_sim.workload.script import LengthScript
-from real_backend import speculation, weights
+from real_backend import choice, weights
 from real_backend.backend import TorchBackend
-from real_backend.speculation import accepted, drawn, remainder
+from real_backend.choice import accepted, drawn, remainder
 from tests.laws.worlds import chat, copy, workload
 from tests.real_backend.reference import logits as dense
 from tests.real_backend.world import LLAMA, POOL, SPECS, Fixed, llama
@@ -229,7 +229,7 @@ def test_sampled_texts_have_the_targets_distribution(make_backend: Make, monkeyp
     found = sampled(make_backend(), pool)
     assert unlikely(found, expected) > 0.001
     assert sampled(make_backend(), pool) == found
-    monkeypatch.setattr(speculation, "remainder", lambda p, _, agreed: p[torch.arange(len(p)), agreed])
+    monkeypatch.setattr(choice, "remainder", lambda p, _, agreed: p[torch.arange(len(p)), agreed])
     assert unlikely(sampled(make_backend(), pool), expected) < 1e-4
 
 
