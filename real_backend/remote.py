@@ -168,7 +168,6 @@ class RemoteExecutor:
     def _bury(self, lost: Lost, again: bool = True) -> None:
         """Nothing is left of the crew; perhaps another one begins."""
         self.tell(str(lost))
-        self.crew.end()
         if again and self.restart:
             with suppress(Lost):
                 self.crew.begin()

@@ -36,7 +36,7 @@ class Crew:
     """The worker processes of one replica: one, or one for each rank of its tensor parallelism.
 
     All get the same messages, and a pass is over when all have answered. If one is lost the others are of no use: its
-    heads are missing. Then `end` kills them all, and `begin` may start a new crew in their place.
+    heads are missing. So whenever Lost is raised, all of them are gone, and `begin` may start others in their place.
 
     A worker ends when its channel closes, so none outlives the runtime's process; those that were stopped are killed.
     """
@@ -88,7 +88,7 @@ class Crew:
             self._answers, self.loading, self.due = {}, False, inf
             return [self._sound(answer) for answer in answers]
         if perf_counter() >= self.due:
-            raise Lost(f"a worker of {self.name} did not answer for {self.hang_s:g} s")
+            raise self._lost(f"a worker of {self.name} did not answer for {self.hang_s:g} s")
         return None
 
     def answers(self) -> list[Answer]:
@@ -109,19 +109,19 @@ class Crew:
 
     def _ask(self, messages: Sequence[bytes], seconds: float) -> None:
         if not self.channels:
-            raise Lost(f"no worker of {self.name} is left")
+            raise self._lost(f"no worker of {self.name} is left")
         self.due = perf_counter() + seconds
         for channel, message in zip(self.channels, messages, strict=True):
             try:
                 channel.send(message, seconds)
             except OSError as error:
-                raise Lost(self._fate(channel)) from error
+                raise self._lost(self._fate(channel)) from error
 
     def _receive(self, channel: Channel) -> Answer:
         try:
             answer: Answer = pickle.loads(channel.receive(self.hang_s))
         except (EOFError, OSError) as error:
-            raise Lost(self._fate(channel)) from error
+            raise self._lost(self._fate(channel)) from error
         return answer
 
     def _sound(self, answer: Answer) -> Answer:
@@ -130,8 +130,13 @@ class Crew:
         if isinstance(answer, Broken):
             raise RuntimeError(f"a worker of {self.name} failed:\n{answer.trace}")
         if isinstance(answer, Parted):
-            raise Lost(f"a worker of {self.name} lost its peers ({answer.reason})")
+            raise self._lost(f"a worker of {self.name} lost its peers ({answer.reason})")
         return answer
+
+    def _lost(self, sentence: str) -> Lost:
+        """A crew that lost a worker is over: an answer that comes after all must not pass for that of a later pass."""
+        self.end()
+        return Lost(sentence)
 
     def _fate(self, channel: Channel) -> str:
         """What became of the process at the other end of a channel that failed."""

@@ -30,6 +30,7 @@ from real_backend.batch import Segment
 from real_backend.channel import Answer, Channel, Done, Parted, Refused, Task, decode, encode
 from real_backend.parallel import PeerLost
 from real_backend.worker import attempt, serve
+from real_backend.workers import Crew, Lost
 from tests.real_backend.pretender import PRETENDER
 from tests.real_backend.reference import logits as reference_logits
 from tests.real_backend.test_executor import LENGTHS, by_the_textbook, jobs, outputs
@@ -162,6 +163,21 @@ def test_a_stopped_worker_counts_as_lost_and_is_replaced(make_world: Make) -> No
     assert [server.up for server in world.runtime.servers] == [True, True]
     assert backend.notes == ("a worker of default/1 did not answer for 0.2 s",)
     assert first[0].returncode == -signal.SIGKILL
+
+
+@pytest.mark.usefixtures("pretended")
+def test_an_answer_that_comes_too_late_is_nobodys() -> None:
+    crew = Crew("late", [Task(POOL, "cpu", 0, "fp32", 0, {}, "work", ((16, 0),))], hang_s=0.1)
+    crew.begin()
+    crew.ready()
+    process = crew.processes[0]
+    os.kill(process.pid, signal.SIGSTOP)
+    crew.ask(encode(0, [segment(0, [1], True)], POOL.block_size))
+    with pytest.raises(Lost, match=r"did not answer for 0\.1 s"):
+        crew.answers()
+    assert process.poll() == -signal.SIGKILL
+    with pytest.raises(Lost, match="no worker of late is left"):
+        crew.ask(b"")
 
 
 @pytest.mark.usefixtures("pretended")
