@@ -27,8 +27,8 @@ from tests.laws.test_shapes import empty
 from tests.laws.worlds import Lengths, Line, Setup, copy, workload
 
 UNIT = 16
-ORACLES = int(os.environ.get("AIRI_ORACLE", "120"))
-WORLDS = int(os.environ.get("AIRI_WORLDS", "30"))
+ORACLES = int(os.environ.get("AIRI_ORACLE", "60"))
+WORLDS = int(os.environ.get("AIRI_WORLDS", "24"))
 
 
 def world(seed: int, **changes: Any) -> Setup:
