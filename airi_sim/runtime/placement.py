@@ -48,7 +48,9 @@ class Spot:
     def site(self) -> Site:
         """What a placement sees of it."""
         state = self.state if self.server.up else DOWN
-        return Site(self.server.index, self.model, self.device, self.size, state, len(self.server.jobs), self.used, self.idle)
+        return Site(
+            self.server.index, self.model, self.device, self.size, state, len(self.server.jobs), self.used, self.idle
+        )
 
 
 @dataclass

@@ -84,8 +84,12 @@ class Vtc:
     def serve(self, decoding: Mapping[str, int], passes: int) -> None:
         """Every decoding job of a tenant got one token in each of `passes` passes."""
         counters, price = self._counters, self.prices.token_out
+        each = price.usual * passes
         for tenant, jobs in decoding.items():
-            counters[tenant] += price[tenant] * jobs * passes
+            counters[tenant] += each * jobs
+        for tenant, more in price.more.items():
+            if tenant in decoding:
+                counters[tenant] += more * passes * decoding[tenant]
         self._head = None
 
     def stable(self, now: float, decoding: Mapping[str, int]) -> Horizon:

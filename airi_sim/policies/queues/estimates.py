@@ -54,11 +54,12 @@ class Cost:
 
 
 class Price(dict[str, int]):
-    """Units a tenant pays for a token; `usual` for tenants that are not named."""
+    """Units a tenant pays for a token: `usual` for those that are not named, for the others so many `more` (or less)."""
 
     def __init__(self, named: Mapping[str, int], usual: int) -> None:
         super().__init__(named)
         self.usual = usual
+        self.more = {tenant: price - usual for tenant, price in named.items()}
 
     def __missing__(self, tenant: str) -> int:
         self[tenant] = self.usual
