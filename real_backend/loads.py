@@ -117,7 +117,7 @@ def write_file(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 class LoadWork:
-    """What a loader does: the plans of placement.Load jobs. `berths` by pool, in order of the replicas."""
+    """What a loader does: the plans of places.Load jobs. `berths` by pool, in order of the replicas."""
 
     detailed = False
 
@@ -208,6 +208,7 @@ class LoadProbe:
 
     What is there from the sample before is unloaded first, as a replica's model makes way for the next one: a load then
     finds memory that was given back a moment ago. Without that samples took 12 % longer than loads, by page faults.
+    That model, and the one on which passes are sampled, lie beside the memory that the replicas share.
     """
 
     def __init__(self, work: LoadWork, clock: Clock, tiers: tuple[str, ...]) -> None:

@@ -16,7 +16,8 @@ from airi_sim.hardware.deployment import Deployment
 from airi_sim.models.spec import kept_precision
 from airi_sim.policies.queues import Fcfs
 from airi_sim.policies.routers import RoundRobin
-from airi_sim.runtime.placement import HostCopies, Loader, Memory, PlacingRuntime, Spot, placed
+from airi_sim.runtime.placement import PlacingRuntime
+from airi_sim.runtime.places import HostCopies, Loader, Memory, Spot, placed
 from airi_sim.runtime.pool import Pool
 from airi_sim.runtime.runtime import Runtime
 from airi_sim.runtime.view import Board

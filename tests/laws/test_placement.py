@@ -24,7 +24,8 @@ from airi_sim.policies.models import Fixed
 from airi_sim.policies.placements import KeepAlive, LruSwap, Static
 from airi_sim.policies.queues import Fcfs
 from airi_sim.policies.routers import RoundRobin
-from airi_sim.runtime.placement import HostCopies, Loader, Memory, PlacingRuntime, Spot, placed
+from airi_sim.runtime.placement import PlacingRuntime
+from airi_sim.runtime.places import HostCopies, Loader, Memory, Spot, placed
 from airi_sim.runtime.pool import Pool
 from airi_sim.runtime.token_server import TokenServer
 from airi_sim.runtime.view import Board

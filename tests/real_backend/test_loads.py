@@ -17,7 +17,7 @@ from airi_sim.core.errors import BadInput
 from airi_sim.core.types import Call, Plan, Request
 from airi_sim.hardware.deployment import Deployment
 from airi_sim.results.run import load
-from airi_sim.runtime.placement import Load
+from airi_sim.runtime.places import Load
 from airi_sim.workbench import comparison
 from airi_sim.workbench.build import build_backend
 from airi_sim.workbench.config import load_config, plain

@@ -9,7 +9,7 @@ from airi_sim.core.log import Log
 from airi_sim.core.types import Affine, Plan
 from airi_sim.policies.queues import Fcfs
 from airi_sim.policies.routers import RoundRobin
-from airi_sim.runtime.placement import HostCopies, Loader, Memory, Spot, placed
+from airi_sim.runtime.places import HostCopies, Loader, Memory, Spot, placed
 from airi_sim.runtime.pool import Pool
 from airi_sim.runtime.view import Board
 

@@ -17,7 +17,8 @@ from airi_sim.policies.faults import Retry
 from airi_sim.policies.models import Fixed
 from airi_sim.policies.routers import RoundRobin
 from airi_sim.runtime.job import LiveJob
-from airi_sim.runtime.placement import Loader, PlacingRuntime
+from airi_sim.runtime.placement import PlacingRuntime
+from airi_sim.runtime.places import Loader
 from airi_sim.runtime.pool import Pool
 from airi_sim.runtime.runtime import Runtime
 from airi_sim.runtime.token_server import TokenServer
