@@ -75,9 +75,9 @@ def check_policy(
     """Hold a policy against every law (`LAWS`) in `worlds` small random worlds; the same ones each time.
 
     `cls` is a class, a function that makes one, or "module.Class"; `kwargs` go to it. `kind` (router, queue, batcher,
-    evictor, cache, admission, fault, model_router, placement) is read off its methods. Returns a Report: `assert report.ok,
-    report`. With `raise_on_failure` the first failure is a PolicyError. A policy with an argument of one of these names
-    goes in as `lambda: MyPolicy(kind=...)`.
+    evictor, cache, admission, fault, model_router, placement) is read off its methods. Returns a Report:
+    `assert report.ok, report`. With `raise_on_failure` the first failure is a PolicyError. A policy with an argument of
+    one of these names goes in as `lambda: MyPolicy(kind=...)`.
     """
     if worlds < 1:
         raise BadInput(f"check_policy needs at least 1 world to try a policy in, not worlds={worlds}.")

@@ -54,7 +54,7 @@ class Cost:
 
 
 class Price(dict[str, int]):
-    """Units a tenant pays for a token: `usual` for those that are not named, for the others so many `more` (or less)."""
+    """Units a tenant pays for a token: `usual` for those that are not named, so many `more` (or less) for the others."""
 
     def __init__(self, named: Mapping[str, int], usual: int) -> None:
         super().__init__(named)
