@@ -54,7 +54,7 @@ class Cost:
 
 
 class Price(dict[str, int]):
-    """Units a tenant pays for a token: `usual` for those that are not named, so many `more` (or less) for the others."""
+    """Units a tenant pays for a token: `usual` if it is not named, so many `more` (or less) if it is."""
 
     def __init__(self, named: Mapping[str, int], usual: int) -> None:
         super().__init__(named)
