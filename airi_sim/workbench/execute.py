@@ -38,7 +38,7 @@ from airi_sim.workbench.watch import Watch
 
 OUTPUTS = ("report.html", "timeline.json.gz", *[f"{name}.parquet" for name in (*TABLES, PASSES)], PARTIAL)
 """What not every run leaves in its folder."""
-COLLECT = (50_000, 20, 100)
+COLLECT = (400_000, 20, 100)
 """Thresholds of the garbage collector while a run goes on (Python's own: 700, 10, 10)."""
 
 
