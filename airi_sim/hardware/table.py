@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-SPAN = 256
+SPAN = 1024
 """Values worked out together where the function takes arrays: nearly as cheap as one."""
 
 

@@ -32,7 +32,8 @@ class LengthScript:
 
     def output_tokens(self, job: Job) -> int:
         """Tokens until the job stops: its true length, or its budget if that is less."""
-        return min(self._lengths[job.request], job.budget)
+        length = self._lengths[job.request]
+        return length if length < job.budget else job.budget
 
     def prompt(self, job: Job, vocabulary: int) -> list[int]:
         """The `job.prompt` token ids, each in 0 .. vocabulary - 1."""
