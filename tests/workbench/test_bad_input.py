@@ -339,7 +339,7 @@ def test_services_that_a_program_calls_must_be_there(airi: Run) -> None:
         (("backend.precision=fp8",), "bf16, fp16, fp32"),
         (("backend.weights=3",), "backend.weights=3"),
         (("backend.cocalibrate=3",), "backend.cocalibrate=3"),
-        (("pool.tp=2",), "pool.tp=1"),
+        (("pool.tp=3",), "choose a tp that divides 4"),
         (("model=llama-3.1-405b",), "bytes"),
     ],
 )

@@ -37,13 +37,13 @@ COMMAND = (
 
 @contextmanager
 def measuring(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A run in a process of its own, which has written two parts."""
+    """A run in a process of its own, which has written two parts, and in them requests that are over."""
     words = [sys.executable, "-c", COMMAND, "run", *NANO, f"hydra.run.dir={folder}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as run:
         try:
             end = time.monotonic() + 120
-            while parts_of(folder) < 2:
+            while parts_of(folder) < 2 or not list((folder / PARTIAL).glob("requests-*")):
                 assert run.poll() is None and time.monotonic() < end, "no part was written"
                 time.sleep(0.05)
             yield run
