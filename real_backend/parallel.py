@@ -28,7 +28,6 @@ from airi_sim.hardware.deployment import Deployment
 from airi_sim.models.layers import LayerKind
 from airi_sim.models.spec import ModelSpec
 from real_backend import clock as clocks
-from real_backend import weights as stored
 from real_backend.channel import Task
 from real_backend.clock import Clock, ThreadClock
 from real_backend.library import Library
@@ -135,9 +134,7 @@ class Share(Library):
         spec = self.spec(deployment)
         if spec not in self._models:
             check_model(spec)
-            path, device = self.weights.get(spec.name), str(self.device)
-            tensors = stored.read(spec, path) if path else stored.draw(spec, self.seed, device, self.dtype)
-            self._models[spec] = share(spec, tensors, self.group, device, self.dtype)
+            self._models[spec] = share(spec, self.tensors(spec), self.group, str(self.device), self.dtype)
         return self._models[spec]
 
 

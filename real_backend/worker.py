@@ -14,6 +14,7 @@ from time import process_time
 from traceback import format_exc
 
 import torch
+from torch import Tensor
 
 from airi_sim.core.errors import BadInput
 from real_backend import clock as clocks
@@ -21,6 +22,7 @@ from real_backend import parallel
 from real_backend.channel import Answer, Broken, Channel, Done, Parted, Ready, Refused, Task, decode
 from real_backend.clock import Stopwatch
 from real_backend.library import Library
+from real_backend.model import Model
 
 PR_SET_PDEATHSIG = 1
 
@@ -32,6 +34,7 @@ class Worker:
         if task.device == "cuda":
             torch.cuda.set_device(task.card)
         library = library_of(task)
+        library.images = partial(refuse_images, task.pool.name)
         self.clock = (parallel.clock if task.ranks > 1 else clocks.clock)(task.clock, library.device)
         self.runners = [library.runner(task.pool, *blocks) for blocks in task.caches]
         clocks.settle()
@@ -45,6 +48,16 @@ class Worker:
             runner.cache.copy(copies)
         found = runner.run(segments, watch)
         return Done(found, watch.stop())
+
+
+def refuse_images(pool: str, _model: Model, tokens: Tensor) -> None:
+    """No token of a pass is one of an image, else BadInput: what its number stands for only the runtime's process
+    knows."""
+    if int(tokens.min()) < 0:
+        raise BadInput(
+            f"pool '{pool}' lives in worker processes, which do not have the image tokens in its prompts: set "
+            "backend.workers=0 and pool.tp=1."
+        )
 
 
 def library_of(task: Task) -> Library:

@@ -261,6 +261,8 @@ def test_a_worker_serves_until_nobody_asks() -> None:
         after = pickle.loads(channel.receive(30))
         channel.send(encode(1, [Segment(0, prompt, [99], True)], POOL.block_size))
         broken = pickle.loads(channel.receive(30))
+        channel.send(encode(0, [Segment(0, array("q", [5, -7]), [1], True)], POOL.block_size))
+        refused = pickle.loads(channel.receive(30))
         channel.close()
         with pytest.raises(EOFError):
             served.result()
@@ -270,6 +272,7 @@ def test_a_worker_serves_until_nobody_asks() -> None:
     assert (done.found, after.found) == ({0: best[2]}, {0: best[3]})
     assert done.split.seconds > 0
     assert "IndexError" in broken.trace
+    assert "'default' lives in worker processes, which do not have the image tokens" in refused.reason
 
 
 def test_what_went_wrong_in_a_worker_is_said() -> None:
