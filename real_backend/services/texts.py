@@ -113,7 +113,8 @@ class Reranker:
         texts = [text for task in tasks for text in task.given.texts]
         tokens = packed(texts, self.model)
         watch.lap()
-        scores = iter(score(self.model, self.head, tokens, [len(text) for text in texts]).tolist())
+        found = score(self.model, self.head, tokens, [len(text) for text in texts]).tolist() if texts else []
+        scores = iter(found)
         watch.lap()
         return [task.given.best([next(scores) for _ in task.given.texts], task.job.budget) for task in tasks]
 
@@ -137,4 +138,4 @@ def ascending(tokens: int, model: Model) -> list[int]:
 
 def packed(texts: Texts, model: Model) -> Tensor:
     """Token ids of all texts one after another."""
-    return torch.tensor(list(chain.from_iterable(texts)), device=model.device)
+    return torch.tensor(list(chain.from_iterable(texts)), dtype=torch.int64, device=model.device)

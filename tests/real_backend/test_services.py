@@ -227,6 +227,16 @@ def test_a_job_whose_inputs_left_nothing_is_served_all_the_same(make_backend: Ma
     assert [len(set(found.ids) & {0, 1, 2}) for found in results_of(backend, jobs)] == [2, 2]
 
 
+def test_a_search_that_found_nothing_leaves_nothing_to_rank(make_backend: Make) -> None:
+    """As lists of an inverted file may that hold no vector."""
+    backend = make_backend()
+    searched = call(0, kind="search")
+    backend.results.put(searched, Documents([], 6))
+    jobs = [call(index, kind="rerank", tokens=5, items=3, budget=2, inputs=(searched.id,)) for index in (1, 2)]
+    run(backend, RERANK, jobs)
+    assert [found.ids for found in results_of(backend, jobs)] == [[], []]
+
+
 def test_every_job_of_a_batch_gets_its_vector(make_backend: Make) -> None:
     backend = make_backend()
     jobs = [job(index, tokens) for index, tokens in enumerate((5, 1, 12))]
