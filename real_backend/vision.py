@@ -75,7 +75,11 @@ def check(spec: ModelSpec) -> Vision:
             "without a table of positions for square images",
             isqrt(vision.positions) ** 2 != vision.positions or not vision.positions,
         ),
+        (f"with {vision.epsilon:g} in its norms", vision.epsilon not in (0.0, EPSILON)),
+        ("of which several layers are read", vision.levels != 1),
+        ("whose first token is left out (vision_feature_select_strategy other than full)", vision.cut),
         ("with a projector other than LLaVA's", vision.projector != spec.hidden * (vision.hidden + spec.hidden)),
+        (f"with {vision.projector_activation} in its projector", vision.projector_activation not in ("", "gelu")),
         (f"of {vision.heads} heads in a width of {vision.hidden}", vision.hidden % max(vision.heads, 1)),
     ):
         if present:

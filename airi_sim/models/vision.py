@@ -22,6 +22,9 @@ class Vision:
     positions                    rows of the learned position table
     skipped                      last layers whose output the language model does not read
     family, activation           model_type of the tower; what its MLPs have in between ("": what its family has)
+    epsilon                      of its norms (0: what its family has)
+    levels, cut                  layers whose output LLaVA reads side by side; whether it leaves the first token out
+    projector_activation         between LLaVA's two projections ("": gelu)
     """
 
     layers: int
@@ -39,6 +42,10 @@ class Vision:
     skipped: int = 0
     family: str = ""
     activation: str = ""
+    epsilon: float = 0.0
+    levels: int = 1
+    cut: bool = False
+    projector_activation: str = ""
 
     @property
     def parameters(self) -> int:
@@ -81,7 +88,7 @@ def vision(config: Mapping[str, Any], hidden: int) -> Vision | None:
         return None
     kind = str(tower.get("model_type", ""))
     llava = str(config.get("model_type", "")) == "llava"
-    merge = _merge(tower)
+    merge, read = _merge(tower), config.get("vision_feature_layer", -2)
     return Vision(
         layers=layers,
         hidden=width,
@@ -95,9 +102,13 @@ def vision(config: Mapping[str, Any], hidden: int) -> Vision | None:
         gated=kind in GATED_TOWERS,
         projector=_projector(tower, width, hidden, merge) + llava * hidden**2,
         positions=_positions(tower),
-        skipped=_skipped(config.get("vision_feature_layer", -2), layers) if llava else 0,
+        skipped=_skipped(read, layers) if llava else 0,
         family=kind,
         activation=str(tower.get("hidden_act") or ""),
+        epsilon=float(tower.get("layer_norm_eps") or 0.0),
+        levels=len(read) if llava and isinstance(read, list) else 1,
+        cut=llava and config.get("vision_feature_select_strategy", "default") != "full",
+        projector_activation=str(config.get("projector_hidden_act") or ""),
     )
 
 

@@ -34,6 +34,7 @@ TOWER = {
     "image_size": 20,
     "patch_size": 5,
     "hidden_act": "gelu_pytorch_tanh",
+    "layer_norm_eps": 1e-6,
 }
 PLACEHOLDER = 127
 
@@ -42,6 +43,7 @@ def config(layer: int = -1, **tower: Any) -> dict[str, Any]:
     """A small LLaVA that reads the states after `layer`."""
     text = SMALL | {"model_type": "llama"}
     keys = {"vision_feature_layer": layer, "vision_feature_select_strategy": "full", "image_token_index": PLACEHOLDER}
+    keys |= {"projector_hidden_act": "gelu"}
     return {"model_type": "llava", "text_config": text, "vision_config": TOWER | tower, **keys}
 
 
@@ -96,13 +98,27 @@ def test_other_images_are_refused(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     "tower",
     [{"model_type": "clip_vision_model"}, {"spatial_merge_size": 2}, {"temporal_patch_size": 2}, {"image_size": None},
-     {"num_attention_heads": 5}, {"hidden_act": "quick_gelu"}],
+     {"num_attention_heads": 5}, {"hidden_act": "quick_gelu"}, {"layer_norm_eps": 1e-5}],
     ids=lambda tower: next(iter(tower)),
 )  # fmt: skip
 def test_other_towers_are_refused(tower: dict[str, Any]) -> None:
     spec = ModelSpec.from_config(config(**tower), name="other")
     models.check(spec)  # its language model runs without images
     with pytest.raises(BadInput, match="torch backend cannot run"):
+        vision.draw(spec)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "feature"),
+    [
+        ("vision_feature_layer", [-2, -1], "of which several layers are read"),
+        ("vision_feature_select_strategy", "default", "whose first token is left out"),
+        ("projector_hidden_act", "relu", "with relu in its projector"),
+    ],
+)
+def test_other_ways_from_the_tower_to_the_model_are_refused(key: str, value: Any, feature: str) -> None:
+    spec = ModelSpec.from_config(config() | {key: value}, name="other")
+    with pytest.raises(BadInput, match=f"a vision tower {feature}"):
         vision.draw(spec)
 
 
