@@ -159,15 +159,17 @@ def _check(tensors: Mapping[str, Tensor], wanted: Shapes, model: str, path: str 
 
 def read_file(path: Path) -> dict[str, Tensor]:
     """All tensors of one safetensors file: 8 bytes of header length, a JSON header, the data."""
-    with path.open("rb") as file:
-        # copy-on-write, because torch wants writable memory; nothing here writes to it
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     try:
+        with path.open("rb") as file:
+            # copy-on-write, because torch wants writable memory; nothing here writes to it
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         start = 8 + int.from_bytes(data[:8], "little")
-        header = json.loads(data[8:start])
-    except ValueError:
-        raise BadInput(f"'{path}' is not a safetensors file: its header is not valid JSON.") from None
+        header = dict(json.loads(data[8:start]))
+    except (TypeError, ValueError):
+        raise BadInput(f"'{path}' is not a safetensors file: it does not begin with a header in JSON.") from None
     header.pop("__metadata__", None)
+    if start + max((entry["data_offsets"][1] for entry in header.values()), default=0) > len(data):
+        raise BadInput(f"'{path}' ends before its last tensor does: it was not copied whole, so do it again.")
     return {name: _tensor(data, start, entry, name) for name, entry in header.items()}
 
 

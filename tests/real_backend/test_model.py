@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -182,3 +183,21 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
         weights.read(llama(ffn=32), tmp_path)
     with pytest.raises(BadInput, match="no weights"):
         weights.read(LLAMA, tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda _: b"", "does not begin with a header in JSON"),
+        (lambda _: b"\xff" * 100, "does not begin with a header in JSON"),
+        (lambda _: (3).to_bytes(8, "little") + b"[1]", "does not begin with a header in JSON"),
+        (lambda whole: whole[:-1], "ends before its last tensor does"),
+    ],
+    ids=["empty", "noise", "a list", "cut off"],
+)
+def test_damaged_files_are_refused(tmp_path: Path, damage: Callable[[bytes], bytes], sentence: str) -> None:
+    path = tmp_path / "model.safetensors"
+    save(path, weights.draw(LLAMA))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(BadInput, match=f"model.safetensors' .*{sentence}"):
+        weights.read(LLAMA, path)
