@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -119,13 +120,23 @@ class Library:
     def _free_bytes(self) -> int:
         if self.device.type == "cuda":
             return int(torch.cuda.mem_get_info(self.device)[0])
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return host_bytes()
 
     def _kv_bytes(self, spec: ModelSpec) -> float:
         free = self._free_bytes()
         if self.device.type == "cuda":
             return FREE_SHARE * (free - spec.parameters * self.dtype.itemsize * (spec not in self._models))
         return min(CPU_KV_BYTES, FREE_SHARE * free)
+
+
+def host_bytes(known: Path = Path("/proc/meminfo")) -> int:
+    """Memory of the host that can be had, what caches of files would give back included; all there is where the system
+    does not say (it has no file `known`)."""
+    try:
+        found = dict(line.split(":") for line in known.read_text().splitlines())
+        return int(found["MemAvailable"].split()[0]) << 10
+    except (OSError, KeyError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def pick_device(name: str) -> str:

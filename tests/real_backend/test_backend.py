@@ -13,7 +13,7 @@ import torch
 from airi_sim.core.errors import BadInput
 from airi_sim.core.protocols import Executor
 from real_backend.backend import TorchBackend
-from real_backend.library import CPU_KV_BYTES
+from real_backend.library import CPU_KV_BYTES, host_bytes
 from tests.real_backend.world import LLAMA, POOL, Fixed, llama
 
 pytestmark = pytest.mark.real
@@ -70,6 +70,18 @@ def test_default_memory_is_shared_and_no_more_than_useful(make_backend: Make) ->
     assert backend.default_kv_blocks(replace(big, replicas=4)) <= backend.default_kv_blocks(big) // 4 + 1
     with pytest.raises(BadInput, match="no memory"):
         backend.default_kv_blocks(replace(big, replicas=1 << 20))
+
+
+def test_caches_of_files_are_memory_that_can_be_had(tmp_path: Path) -> None:
+    told = tmp_path / "meminfo"
+    told.write_text("MemTotal: 9 kB\nMemFree: 1 kB\nMemAvailable:    5 kB\n")
+    assert host_bytes(told) == 5 << 10
+    assert host_bytes() <= host_bytes(tmp_path / "absent")
+
+
+def test_a_model_that_the_host_cannot_hold_is_refused(make_backend: Make) -> None:
+    with pytest.raises(BadInput, match=r"'huge' in fp32 needs .* bytes for its weights, but 'cpu' has .* free"):
+        make_backend().executor(replace(POOL, model=llama("huge", layers=10**7)), 0, Fixed())
 
 
 def test_named_weights_are_read(make_backend: Make, tmp_path: Path) -> None:
