@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -28,6 +28,7 @@ from airi_sim.workbench.pools import PoolPlan, plan_pools
 from airi_sim.workbench.residence import settle
 from airi_sim.workbench.schema import KEYS, check_key
 from airi_sim.workbench.services import service_maker
+from airi_sim.workbench.speculation import draft_model
 from airi_sim.workbench.wiring import level, wire
 from airi_sim.workload.programs import PROGRAMS, program
 from airi_sim.workload.script import LengthScript
@@ -71,6 +72,7 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
     backend = backend or build_backend(config)
     log = Log()
     plans = sized_pools(config, workload.hash_block, backend)
+    check_weights(config["backend"].get("weights") or (), plans)
     pools = [_pool(plan, config, log, backend, _first(plans, i)) for i, plan in enumerate(plans)]
     workload = label_models(workload, config["workload"].get("models"), plans, config["seed"])
     wiring = wire(plans, config["transfer"], log)
@@ -131,6 +133,16 @@ def check_model_router(model_router: Any, pools: list[str]) -> None:
     named = getattr(model_router, "pool", None)
     if isinstance(named, str) and named not in pools:
         raise unknown("pool of policy.model_router", named, pools)
+
+
+def check_weights(named: Iterable[str], plans: list[PoolPlan]) -> None:
+    """BadInput if weights are given to a model that no pool has: the one that was meant would get random ones."""
+    pools = [plan.deployment for plan in plans]
+    models = [model for pool in pools for model in (pool.model, draft_model(pool.speculation)) if model is not None]
+    known = {model.name for model in models} | {pool.family for pool in pools if pool.family}
+    for name in named:
+        if name not in known:
+            raise unknown("model of backend.weights", name, sorted(known))
 
 
 def build_workload(config: Mapping[str, Any]) -> tuple[Any, int | None]:

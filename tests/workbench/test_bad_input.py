@@ -338,6 +338,7 @@ def test_services_that_a_program_calls_must_be_there(airi: Run) -> None:
         (("backend.clock=wal",), "did you mean 'wall'"),
         (("backend.precision=fp8",), "bf16, fp16, fp32"),
         (("backend.weights=3",), "backend.weights=3"),
+        (("backend.weights={tinny: x}",), "did you mean 'tiny'"),
         (("backend.cocalibrate=3",), "backend.cocalibrate=3"),
         (("pool.tp=3",), "choose a tp that divides 4"),
         (("model=llama-3.1-405b",), "bytes"),
