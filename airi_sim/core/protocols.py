@@ -119,6 +119,7 @@ class Draft(Protocol):
     decoding   jobs that decode (implied: one token each, all or none)
     partial    prompts under way
     running    every admitted job by id, in order of admission
+    preemptible  those of `running` that `preempt` may name: not who is on its way to another server
     paused     decoding jobs set aside by `pause`, by id
     budget     tokens left in this pass: starts at the server's max_num_batched_tokens, every call below takes its
                share; a batcher may lower it, never raise it above what is left
@@ -141,6 +142,8 @@ class Draft(Protocol):
     def partial(self) -> Sequence[Job]: ...
     @property
     def running(self) -> Mapping[int, Job]: ...
+    @property
+    def preemptible(self) -> Mapping[int, Job]: ...
     @property
     def paused(self) -> Mapping[int, Job]: ...
     @property

@@ -7,6 +7,8 @@ way, or for how long nobody should. Prompts under way may be overtaken by the he
 
 from __future__ import annotations
 
+from math import inf, nextafter
+
 from airi_sim.core.errors import BadInput, PolicyError
 from airi_sim.core.protocols import Draft, Queue
 from airi_sim.core.types import FOREVER, Horizon, Job
@@ -48,8 +50,13 @@ class Preemptive:
                 draft.chunk(job, now)
 
     def stable(self, draft: Draft, queue: Queue, now: float) -> Horizon:
-        """What the queue said when the head found no room; one pass while a prompt is under way."""
-        return Horizon() if draft.partial else self._horizon
+        """What the queue said when the head found no room; one pass while a prompt is under way. Where nobody decodes
+        (prompts are done and wait to move on) the next draft is not a pass later but when this says, so just after what
+        the queue said, which still holds at that moment."""
+        if draft.partial:
+            return Horizon()
+        passes, until = self._horizon
+        return self._horizon if draft.decoding else Horizon(passes, nextafter(until, inf))
 
     def _chunks(self, draft: Draft, queue: Queue, now: float) -> list[Job]:
         """Prompts under way go on, except those that the head overtakes: these are returned."""

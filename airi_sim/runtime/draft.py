@@ -237,8 +237,8 @@ class Drafting:
 
     def preempt(self, job: Job, now: float) -> None:
         live = self._live(job, "preempt")
-        if self.running.pop(live.id, None) is None:
-            raise PolicyError(f"{self._who()} preempted job {job.id}, which is not running.")
+        if live.id in self.moving or self.running.pop(live.id, None) is None:
+            raise PolicyError(f"{self._who()} preempted job {job.id}, which is not running, or on its way elsewhere.")
         self.preempted = True
         self.changed.add(self.slot)
         self.seats += 1
@@ -328,7 +328,7 @@ class Drafting:
         self.log.spans.append(row)
 
     def _victim(self, now: float) -> Job:
-        candidates = self._candidates()
+        candidates = self.preemptible
         if not candidates:
             raise PolicyError(
                 f"{self._who()} needs memory that nobody can give: the pass holds all {self.total} blocks."
@@ -339,7 +339,8 @@ class Drafting:
             raise PolicyError(f"policy {name} chose {victim!r} as victim, which is not one of the running jobs.")
         return victim
 
-    def _candidates(self) -> Mapping[int, LiveJob]:
+    @property
+    def preemptible(self) -> Mapping[int, LiveJob]:
         """Whose memory may go: not what is in flight in another lane, nor on its way to another server."""
         if len(self.lanes) == 1 and not self.moving:
             return self.running

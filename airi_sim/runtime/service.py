@@ -193,6 +193,11 @@ class BatchServer(Station):
         self.batch: list[LiveJob] = []
 
     @property
+    def preemptible(self) -> dict[int, LiveJob]:
+        """Nobody: a batch runs to its end."""
+        return {}
+
+    @property
     def sliced(self) -> bool:
         return bool(self.batch)
 

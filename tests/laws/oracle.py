@@ -66,6 +66,10 @@ class Replica:
         return [h.job for h in self.held.values() if not h.decoding and h.done < h.job.tokens]
 
     @property
+    def preemptible(self) -> dict[int, Any]:
+        return self.running
+
+    @property
     def running(self) -> dict[int, Any]:
         return {i: h.job for i, h in self.held.items()}
 

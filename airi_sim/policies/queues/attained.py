@@ -36,9 +36,9 @@ class Las(Keyed):
 
     def contest(self, draft: Draft, now: float) -> tuple[Job | None, Horizon]:
         """The running job that has had most, if it is `quantum` tokens ahead."""
-        if not draft.running:
+        if not draft.preemptible:
             return None, UNBOUNDED
-        had, _, worst = max((draft.attained(job), job.id, job) for job in draft.running.values())
+        had, _, worst = max((draft.attained(job), job.id, job) for job in draft.preemptible.values())
         passes = emitted(self.waiting.top()[3]) + self.quantum - had
         return (worst, UNBOUNDED) if passes <= 0 else (None, Horizon(passes))
 
@@ -93,7 +93,7 @@ class Mlfq(Patient):
         rises = self.oldest.top()[0] + self.patience
         mine = 0 if now > rises else self.waiting.top()[0][0]
         passes, beaten = FOREVER, []
-        for job in draft.running.values():
+        for job in draft.preemptible.values():
             had = draft.attained(job)
             left = self._stays_for(job, had, mine)
             if left > 0:

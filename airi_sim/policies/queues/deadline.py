@@ -22,9 +22,9 @@ class Edf(Keyed):
 
     def contest(self, draft: Draft, now: float) -> tuple[Job | None, Horizon]:
         """The running job with the latest deadline, if that is later than the head's."""
-        if not draft.running:
+        if not draft.preemptible:
             return None, UNBOUNDED
-        deadline, _, worst = max((job.deadline, job.id, job) for job in draft.running.values())
+        deadline, _, worst = max((job.deadline, job.id, job) for job in draft.preemptible.values())
         return (worst if deadline > self.waiting.top()[3].deadline else None), UNBOUNDED
 
 

@@ -95,7 +95,7 @@ class Qoe:
         head = -self._order.top()[0][0]
         values = [
             (self.value(job, draft.attained(job)), -job.id, job)
-            for job in draft.running.values()
+            for job in draft.preemptible.values()
             if job.preemptions < self.preemptions
         ]
         least = min(values, default=(inf, 0, None))

@@ -86,10 +86,11 @@ class Srpt(Keyed):
         """The running job with the most left, if that is more than the head has. `_most` is a bound on it that holds
         without looking: those who run only shrink, and whoever is admitted counts when popped."""
         mine = self.waiting.top()[0]
-        if mine >= self._most or not draft.running:
+        if mine >= self._most or not draft.preemptible:
             return None, UNBOUNDED
-        left, _, worst = max((self._left(job, draft.attained(job)), job.id, job) for job in draft.running.values())
-        self._most = left
+        left, _, worst = max((self._left(job, draft.attained(job)), job.id, job) for job in draft.preemptible.values())
+        if len(draft.preemptible) == len(draft.running):  # who is on its way elsewhere may come back
+            self._most = left
         return (worst if left > mine else None), UNBOUNDED
 
     def _left(self, job: Job, tokens_out: int) -> float:

@@ -144,8 +144,8 @@ class QueueWitness(Witness):
         if not isinstance(answer, tuple) or len(answer) != 2:
             raise Breach("protocol", f"contest() answered {answer!r}: it must return (job or None, Horizon)")
         loser, horizon = answer
-        if loser is not None and draft.running.get(getattr(loser, "id", None)) is not loser:
-            raise Breach("bounds", f"contest() answered {loser!r}, which is not one of the running jobs")
+        if loser is not None and draft.preemptible.get(getattr(loser, "id", None)) is not loser:
+            raise Breach("bounds", f"contest() answered {loser!r}, which is not one of draft.preemptible")
         return loser, check_horizon(horizon, "contest()")
 
     def _overtakes(self, draft: Any, job: Job, now: float) -> bool:

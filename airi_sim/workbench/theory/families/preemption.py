@@ -58,7 +58,7 @@ class Ranked(Keyed):
     def contest(self, draft: Draft, now: float) -> tuple[Job | None, Horizon]:
         """The running job that ranks last, if the head ranks before it."""
         head = self.peek(now)
-        last = max(draft.running.values(), key=self.rank, default=None)
+        last = max(draft.preemptible.values(), key=self.rank, default=None)
         beaten = head is not None and last is not None and self.rank(last) > self.rank(head)
         return (last if beaten else None), Horizon(FOREVER)
 
