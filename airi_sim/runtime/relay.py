@@ -101,10 +101,20 @@ class Relay(Gateway):
         handover.stay(now, self._over)
         self._board(handover.target, now)
 
+    def _moves(self) -> list[Handover]:
+        """Those on their way, then those that wait for room."""
+        return [*self.handovers.values(), *[handover for line in self.lines.values() for handover in line]]
+
+    def _strand(self) -> None:
+        """The run is over: nobody moves any more."""
+        for handover in self._moves():
+            handover.void()
+        self.handovers.clear()
+        self.lines.clear()
+
     def _lost_end(self, dead: Any, now: float) -> None:
         """A server died. Moves from it are void; those that wait for it look for another target."""
-        moves = [*self.handovers.values(), *[handover for line in self.lines.values() for handover in line]]
-        for handover in moves:
+        for handover in self._moves():
             if handover.source is dead:
                 handover.void()
                 self.touched.append(handover.target)

@@ -96,6 +96,8 @@ class Runtime(Relay):
 
     def _ring(self, now: float) -> bool:
         """The timers whose time has come."""
+        if self.stale:  # who wakes drafts
+            self._tick_views(now)
         due = False
         while self.timers and self.timers[0][0] <= now:
             self._watch()
@@ -227,6 +229,7 @@ class Runtime(Relay):
         if self.flows:
             for server in self.servers:
                 server.fail(now)
+        self._strand()
         for request in self.outside:
             self.flows[request.id] = self._flow(request)
         self.outside.clear()

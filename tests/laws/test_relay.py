@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from math import inf
 from typing import Any
 
 import pytest
@@ -20,7 +22,8 @@ from airi_sim.policies.batchers import ChunkedPrefill
 from airi_sim.policies.evictors import LastIn
 from airi_sim.policies.faults import Retry
 from airi_sim.policies.models import Fixed
-from airi_sim.policies.queues import Fcfs
+from airi_sim.policies.preemption import Preemptive
+from airi_sim.policies.queues import Edf, Fcfs, Las, Mlfq, Qoe, SkipJoinMlfq, Srpt
 from airi_sim.policies.routers import Jsq, RoundRobin
 from airi_sim.runtime.pool import Pool
 from airi_sim.runtime.runtime import Runtime
@@ -50,6 +53,8 @@ class Relayed:
     caching: tuple[bool, bool] = (False, False)
     queue: Callable[[], Any] = Fcfs
     router: Callable[[], Any] = Jsq
+    batcher: Callable[[], Any] = ChunkedPrefill
+    until: float = inf
     shaken: list[tuple[float, Callable[[Any, float], None]]] = field(default_factory=list)
 
     def pool(self, role: str, log: Log, fast: bool, first: int) -> Pool:
@@ -57,7 +62,7 @@ class Relayed:
         longest = min(self.blocks) * 16
         servers = [
             TokenServer(
-                f"{role}/{i}", first + i, self.queue, ChunkedPrefill(), LastIn(), log, blocks=self.blocks[kind],
+                f"{role}/{i}", first + i, self.queue, self.batcher(), LastIn(), log, blocks=self.blocks[kind],
                 seats=self.seats[kind], limit=512, max_len=longest, fast=fast, caching=self.caching[kind],
                 hash_block=16,
             )
@@ -81,7 +86,7 @@ class Relayed:
         driver = Driver(runtime, [*executors, LinkExecutor(topology, self.layers)])
         for at, shake in self.shaken:
             driver.at(at, lambda at=at, shake=shake: shake(runtime, at))  # type: ignore[misc]
-        driver.run(iter([Item(copy(item.request), item.output_tokens) for item in self.items]))
+        driver.run(iter([Item(copy(item.request), item.output_tokens) for item in self.items]), self.until)
         return runtime, log
 
 
@@ -231,6 +236,35 @@ def test_a_job_that_waits_for_room_is_cancelled_at_once() -> None:
     log, _ = checked(world)
     assert next(row[9] for row in log.jobs if row[1] == 2) == at
     assert outputs(log) == dict.fromkeys((0, 1, 3), 200)
+
+
+def test_a_run_that_ends_while_jobs_move_or_wait_for_room_holds_nothing() -> None:
+    items = [Item(Request(i, 0.0, 200, model="m"), 200) for i in range(4)]
+    for until, seats in ((0.5, 1), (0.23, 64)):
+        log, _ = checked(Relayed(items, prefill=1, decode=1, seats=(64, seats), until=until))
+        assert {row[11] for row in log.requests} == {"unfinished"}
+
+
+def test_who_loses_patience_while_all_seats_are_held_by_jobs_that_wait_for_room_does_not_end_the_run() -> None:
+    """Regression: nobody decodes there, so the queue was asked again at the very moment up to which it had answered."""
+    items = [Item(Request(i, 0.0, 200, model="m"), 200) for i in range(6)]
+    queue = partial(Mlfq, patience=0.2)
+    log, _ = checked(Relayed(items, prefill=1, decode=1, seats=(2, 1), queue=queue, batcher=Preemptive))
+    assert outputs(log) == wanted(items)
+
+
+@pytest.mark.parametrize("queue", [Srpt, Edf, Las, Mlfq, SkipJoinMlfq, Qoe])
+def test_nobody_who_is_on_its_way_makes_way(queue: Callable[[], Any]) -> None:
+    """Later requests are shorter and more urgent, so that they contest the seats of those that wait for room."""
+    items = [
+        Item(Request(i, 0.05 * i, 200 - 20 * i, deadline=10.0 - i, model="m"), 200 - 20 * i) for i in range(6)
+    ]  # fmt: skip
+    world = Relayed(items, prefill=1, decode=1, seats=(2, 1), queue=queue, batcher=Preemptive)
+    log, _ = checked(world)
+    assert outputs(log) == wanted(items)
+    world.shaken = [(0.3, lambda runtime, now: runtime.cancel(1, now))]
+    log, _ = checked(world)
+    assert next(row[9] for row in log.jobs if row[1] == 1) >= 0.3
 
 
 def test_without_a_decoding_replica_jobs_decode_where_they_are() -> None:
