@@ -116,7 +116,8 @@ class Intake(Lifecycle):
             self.cut_wanted = 2
 
     def look_back(self, plan: Plan, passes: int, now: float) -> None:
-        """So many passes are over: push what was to be looked at after one of them, as of that moment."""
+        """So many passes are over, the last of them at `now`: push what was to be looked at after one of them, as of
+        that moment."""
         inbox, before = self.inbox, self.passes
         while inbox and inbox[0][1] < before + passes:
             job, number = inbox.popleft()
@@ -124,6 +125,15 @@ class Intake(Lifecycle):
             if plan.sequences and self.account is not None:
                 self._settle(plan, done)
             self.queue.push(job, now if done == passes else plan.start + self.spent(plan, done)[1])
+
+    def _withdraw(self, job: LiveJob, now: float) -> None:
+        """Also: the queue hears first of who was looked at before, and that may be this job. It draws lots, or lifts a
+        tenant, when a job comes, even one that goes again."""
+        if self.inbox and self.flights:
+            plan = self.flights[0]
+            done = self.progress(plan, now)
+            self.look_back(plan, done, plan.start + self.spent(plan, done)[1])
+        super()._withdraw(job, now)
 
     def look(self, now: float) -> None:
         """Nothing runs: look at whatever came."""

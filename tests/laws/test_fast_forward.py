@@ -230,6 +230,23 @@ def test_a_job_that_is_delivered_late_does_not_show_in_a_view_of_before() -> Non
         both(deepcopy(composed(*world, "policy/router=p2c", "pool.replicas=2", f"seed={seed}")))
 
 
+def test_who_gives_up_has_come_before_for_a_queue_that_draws_lots() -> None:
+    """Regression: of a job that was looked at in the middle of a run of equal passes, and cancelled before its end, the
+    queue never heard."""
+    world = ["workload=poisson", "workload.rate=120", "workload.n=60", "policy/queue=random", "server.max_num_seqs=4"]
+    cancels = [(0.2 + 0.03 * i, 10 + i) for i in range(40)]
+    for seed in (0, 1, 2):
+        both(deepcopy(composed(*world, f"seed={seed}")), cancels=cancels)
+
+
+def test_a_server_that_wakes_by_itself_does_not_show_in_a_view_of_before() -> None:
+    """Regression: it drafted before what was to be seen at the last tick had been published."""
+    held = ["policy/queue=rpm", "policy.queue.limit=1", "policy.queue.window_s=0.5", "workload.output.mean=60"]
+    seen = ["view.period_s=0.2", "policy/router=least_kv", "pool.replicas=3", "workload.rate=5", "workload.n=40"]
+    for seed in (2, 3, 4):
+        both(deepcopy(composed("workload=poisson", "workload.input.mean=200", *held, *seen, f"seed={seed}")))
+
+
 @pytest.mark.parametrize("caching", [False, True])
 @pytest.mark.parametrize("batcher", BATCHERS)
 def test_memory_short_really_preempts(batcher: str, caching: bool) -> None:
