@@ -11,6 +11,7 @@ from airi_sim.core.protocols import Script
 from airi_sim.hardware.deployment import Deployment
 from airi_sim.hardware.service import index_shape
 from airi_sim.runtime.features import KEYS
+from airi_sim.workload.programs import CHUNK
 from real_backend import vision
 from real_backend.calibrate import GenerateProbe, Limits, Probe
 from real_backend.clock import Clock
@@ -28,8 +29,6 @@ from real_backend.services.texts import Classifier, Embedder, Reranker
 from real_backend.services.work import Service, ServiceProbe, ServiceWork
 from real_backend.speculation import speculate, speculative_probe
 
-CHUNK = 64
-"""Tokens of a document, where a pool does not say."""
 WIDTH = 16
 """Features of a key, where a pool does not say."""
 

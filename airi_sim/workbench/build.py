@@ -30,7 +30,7 @@ from airi_sim.workbench.schema import KEYS, check_key
 from airi_sim.workbench.services import service_maker
 from airi_sim.workbench.speculation import draft_model
 from airi_sim.workbench.wiring import level, wire
-from airi_sim.workload.programs import PROGRAMS, program
+from airi_sim.workload.programs import CHUNK, program, reading
 from airi_sim.workload.script import LengthScript
 from airi_sim.workload.tenants import Labelled, zipf
 from airi_sim.workload.tenants import build as label
@@ -57,8 +57,8 @@ class World:
 class Programs(dict[str, Any]):
     """Programs by name; anybody's function is looked up as module.function."""
 
-    def __init__(self) -> None:
-        super().__init__(PROGRAMS)
+    def __init__(self, chunk_tokens: int) -> None:
+        super().__init__(reading(chunk_tokens))
 
     def get(self, name: str, default: Any = None) -> Any:
         if name not in self:
@@ -96,7 +96,7 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
         admission=maker("admission", policy["admission"])(),
         model_router=model_router,
         faults=maker("fault", policy["fault"])(),
-        programs=Programs(),
+        programs=Programs(chunk_tokens(plans)),
         concurrency=concurrency,
         request_s=max(api, default=0.0),
     )
@@ -133,6 +133,13 @@ def check_model_router(model_router: Any, pools: list[str]) -> None:
     named = getattr(model_router, "pool", None)
     if isinstance(named, str) and named not in pools:
         raise unknown("pool of policy.model_router", named, pools)
+
+
+def chunk_tokens(plans: list[PoolPlan]) -> int:
+    """Tokens of a chunk that a search finds, of the first search pool that says so: a prompt has room for what comes,
+    else chunks would overwrite the question before them."""
+    found = [(plan.deployment.service or {}).get("chunk_tokens") for plan in plans if plan.deployment.kind == "search"]
+    return next((tokens for tokens in found if tokens), CHUNK)
 
 
 def check_weights(named: Iterable[str], plans: list[PoolPlan]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from inspect import signature
 from typing import Any
@@ -43,9 +44,9 @@ def rag(request: Request, k: int = K, chunk_tokens: int = CHUNK, candidates: int
     yield _answer(request, k * chunk_tokens, (found.job,))
 
 
-def rag_rerank(request: Request) -> Program:
+def rag_rerank(request: Request, chunk_tokens: int = CHUNK) -> Program:
     """`rag` that searches twice as many chunks as it reads, and lets a reranker choose."""
-    return rag(request, candidates=2 * K)
+    return rag(request, chunk_tokens=chunk_tokens, candidates=2 * K)
 
 
 def guarded(request: Request) -> Program:
@@ -103,6 +104,13 @@ PROGRAMS: dict[str, Callable[[Request], Program | Call]] = {
     "multimodal": multimodal,
 }
 """Programs by the name that a request or `workload.program` gives."""
+
+
+def reading(chunk_tokens: int) -> dict[str, Callable[[Request], Program | Call]]:
+    """PROGRAMS, of which those that read what a search found expect so many tokens in each chunk."""
+    readers: tuple[Callable[..., Program], ...] = (rag, rag_rerank, recommend)
+    return PROGRAMS | {reader.__name__: partial(reader, chunk_tokens=chunk_tokens) for reader in readers}
+
 
 CALLS = {
     "rag": ("embed", "search"),

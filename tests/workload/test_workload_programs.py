@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airi_sim.core.types import Call, Reply, Request
-from airi_sim.workload.programs import CALLS, PROGRAMS, guarded, multimodal, rag_rerank, recommend
+from airi_sim.workload.programs import CALLS, PROGRAMS, guarded, multimodal, rag_rerank, reading, recommend
 
 REQUEST = Request(7, 1.0, 100, budget=20, model="m", prefix=(4, 5))
 
@@ -76,3 +76,9 @@ def test_an_answer_has_room_for_the_images() -> None:
     [vision], [answer] = steps_of(lambda request: multimodal(request, images=3, image_tokens=10))
     assert (vision.tokens, vision.items) == (30, 3)
     assert (answer.tokens, answer.inputs, answer.prefix) == (130, (7000,), (4,))
+
+
+def test_a_prompt_has_room_for_the_chunks_of_the_pool() -> None:
+    for name, program in reading(10).items():
+        answer = next(call for step in steps_of(program) for call in step if call.kind == "generate")
+        assert answer.tokens == {"rag": 140, "rag_rerank": 140, "recommend": 140, "multimodal": 164}.get(name, 100)
