@@ -115,6 +115,8 @@ def index_shape(service: Mapping[str, Any], pool: str) -> IndexShape | None:
     if not vectors or not width:
         return None
     if service.get("index", "flat") == "flat":
+        if service.get("lists") or service.get("nprobe"):
+            raise BadInput(f"nprobe and lists are of an inverted file: set index: ivf for pool '{pool}', or drop them.")
         return IndexShape(vectors, width)
     lists = service.get("lists") or max(1, isqrt(vectors))
     nprobe = service.get("nprobe") or min(8, lists)

@@ -32,6 +32,14 @@ def test_a_program_runs_on_its_services(name: str, tmp_path: Path) -> None:
     assert ("features" in CALLS[name]) == any("hit_rate" in one for one in run.summary["services"].values())
 
 
+def test_an_answer_reads_chunks_of_the_size_that_the_pool_has(tmp_path: Path) -> None:
+    """Larger ones would overwrite the question, and cached blocks would speak for tokens that are not there."""
+    words = ["workload.n=5", "workload.program=rag", "services.search.service.chunk_tokens=90"]
+    jobs = airi_sim.run([*words, f"hydra.run.dir={tmp_path}"]).jobs.set_index("request")
+    answers, questions = (jobs[jobs["kind"] == kind]["tokens_in"] for kind in ("generate", "embed"))
+    assert set(answers - questions) == {4 * 90}
+
+
 def test_a_cache_of_everything_finds_all_but_the_first(tmp_path: Path) -> None:
     small = ["workload.n=60", "workload.program=recommend", "services.features.service.keys=3"]
     run = airi_sim.run([*small, f"hydra.run.dir={tmp_path}"])
@@ -52,6 +60,7 @@ def test_a_policy_of_the_group_keeps_the_features(tmp_path: Path) -> None:
     [
         ("services.search.service.index=hnsw", "flat or ivf"),
         ("services.search.service={vectors: 100, width: 8, index: ivf, lists: 4, nprobe: 9}", "nprobe=9 of lists=4"),
+        ("services.search.service.nprobe=4", "nprobe and lists are of an inverted file"),
         ("services.features.service.cache_ttl_s=0", "seconds above 0"),
         ("services.features.service.skew=-1", "a number from 0"),
         ("services.features.service.lists=x", "services.features.service.lists"),
