@@ -28,6 +28,23 @@ class At(Event):
     __init__ = object.__init__
 
 
+class Calendar(Environment):
+    """SimPy's environment, whose time is that of the driver, so that processes of a user's own can be woken by what
+    happens there. Read only when asked: the driver need not set it."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        super().__init__()
+
+    @property
+    def _now(self) -> float:
+        return max(self._event_s, self._driver.now)
+
+    @_now.setter
+    def _now(self, now: float) -> None:
+        self._event_s = now
+
+
 BEFORE_ALL = -1
 """Order of the end of a run: nothing happens at that moment any more."""
 
@@ -64,12 +81,12 @@ class Driver:
         self.report_every = (
             1 if any(executor.detailed for executor in executors) else 256
         )  # arrivals: measuring is slow
-        self.env = Environment()
+        self.now = 0.0
+        self.env = Calendar(self)
         self.touched = runtime.touched
         self.starts = [executor.start for executor in executors]
         self.finishes = [executor.finish for executor in executors]
         self.events = self.arrived = 0
-        self.now = 0.0
         self.coming = inf
         runtime.attach(executors)
         for executor in executors:
@@ -169,6 +186,7 @@ class Driver:
             self.report(self.arrived, now)
 
     def _tick(self, now: float) -> None:
+        self.env._now = now
         self.events += 1
         if self.runtime.tick(now):
             self.now = now

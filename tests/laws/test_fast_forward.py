@@ -247,6 +247,30 @@ def test_a_server_that_wakes_by_itself_does_not_show_in_a_view_of_before() -> No
         both(deepcopy(composed("workload=poisson", "workload.input.mean=200", *held, *seen, f"seed={seed}")))
 
 
+def test_a_process_of_the_users_wakes_at_the_moment_of_what_woke_it() -> None:
+    """Regression: arrivals are no events of SimPy, so its clock stood still while they happened."""
+    world = build(deepcopy(composed("workload=poisson", "workload.n=20")))
+    env, learn = world.driver.env, world.driver.learn
+    news, came, woke = env.event(), [], []
+
+    def wait() -> Any:
+        while True:
+            yield news
+            woke.append(env.now)
+
+    def tell(item: Item) -> None:
+        nonlocal news
+        learn(item)
+        came.append(item.request.arrival)
+        news, old = env.event(), news
+        old.succeed()
+
+    env.process(wait())
+    world.driver.learn = tell
+    world.driver.run(iter(world.workload))
+    assert woke == came and len(came) == 20
+
+
 @pytest.mark.parametrize("caching", [False, True])
 @pytest.mark.parametrize("batcher", BATCHERS)
 def test_memory_short_really_preempts(batcher: str, caching: bool) -> None:
