@@ -102,9 +102,10 @@ class PlacingRuntime(Runtime):
         return super().tick(now) or (rings and not self.overdue)
 
     def cancel(self, request: int, now: float, reason: str = "cancelled") -> None:
+        busy = [spot for spot in self.spots.values() if spot.server.jobs]
         super().cancel(request, now, reason)
-        for spot in self.spots.values():
-            if spot.state == DRAINING and not spot.server.jobs:
+        for spot in busy:
+            if not spot.server.jobs:
                 self._idle(spot, now)
 
     def server_down(self, index: int, now: float) -> None:
@@ -187,6 +188,8 @@ class PlacingRuntime(Runtime):
         return dict(sorted(heads, key=lambda head: (head[1].arrived, head[1].id)))
 
     def _ask(self, now: float) -> None:
+        if self.stale:
+            self._tick_views(now)
         wanted = self._wanted()
         for verb, index in self.placement.place(self.fleet, wanted, now):
             spot = self._spot(index)
