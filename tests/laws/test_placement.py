@@ -268,6 +268,22 @@ class TestHost:
         assert not host.sizes
 
 
+class Patient(ChunkedPrefill):
+    """Runs nobody."""
+
+    def form(self, draft: Any, queue: Any, now: float) -> None:
+        """Let them wait."""
+
+
+def test_a_cancellation_that_leaves_a_model_idle_lets_the_next_one_in() -> None:
+    items = [Item(Request(0, 0.0, 50, model="m0"), 5), Item(Request(1, 2.0, 50, model="m1"), 5)]
+    runtime, driver, _ = Zoo(room=1).build(items)
+    runtime.servers[0].batcher = Patient()
+    driver.at(3.0, lambda: runtime.cancel(0, 3.0))
+    driver.run(iter(items))
+    assert (runtime.counts["finished"], runtime.counts["cancelled"]) == (1, 1)
+
+
 class TestAccidents:
     """Cancellations and deaths in every state."""
 
@@ -284,23 +300,7 @@ class TestAccidents:
         assert ran.statuses[first.id] == "cancelled"
         assert [row[7] for row in ran.log.jobs if row[1] == first.id] == [None]
 
-    class Patient(ChunkedPrefill):
-    """Runs nobody."""
-
-    def form(self, draft: Any, queue: Any, now: float) -> None:
-        """Let them wait."""
-
-
-def test_a_cancellation_that_leaves_a_model_idle_lets_the_next_one_in() -> None:
-    items = [Item(Request(0, 0.0, 50, model="m0"), 5), Item(Request(1, 2.0, 50, model="m1"), 5)]
-    runtime, driver, _ = Zoo(room=1).build(items)
-    runtime.servers[0].batcher = Patient()
-    driver.at(3.0, lambda: runtime.cancel(0, 3.0))
-    driver.run(iter(items))
-    assert (runtime.counts["finished"], runtime.counts["cancelled"]) == (1, 1)
-
-
-@pytest.mark.parametrize("seed", range(25))
+    @pytest.mark.parametrize("seed", range(25))
     def test_nothing_is_lost_when_replicas_and_loaders_die(self, seed: int) -> None:
         draw = random.Random(seed)
         policy: Any = draw.choice([LruSwap, Static, lambda: KeepAlive(ttl_s=draw.uniform(0.1, 3.0))])
