@@ -37,6 +37,8 @@ from airi_sim.runtime.runtime import Runtime
 
 FIRST_LOAD = -1_000_000_000_000
 """Ids of loads count down from here: below those of moves, which are made from the ids of jobs."""
+IN_VAIN = 50
+"""Loads and unloads, for each replica, without a request that comes or a pass of any model."""
 
 
 class Alarm:
@@ -57,7 +59,8 @@ class PlacingRuntime(Runtime):
         self.fleet = Places(memories)
         self.spots = {spot.server.index: spot for memory in memories for spot in memory.spots}
         self.waiting: dict[str, deque[LiveJob]] = {}
-        self.loads = 0
+        self.loads = self.loads_before = 0
+        self.served = (0, 0)
         self.alarm, self.overdue = inf, False
 
     # -- what a driver calls
@@ -278,6 +281,7 @@ class PlacingRuntime(Runtime):
             super()._moved(move, now)
             return
         spot = move.spot
+        self._watch_loads()
         if move.verb == "unload":
             spot.state = COLD
             spot.server.empty()
@@ -288,6 +292,17 @@ class PlacingRuntime(Runtime):
             self._idle(spot, now)
         self._pump(self.memories[spot.device], now)
         self._ask(now)
+
+    def _watch_loads(self) -> None:
+        """Models that come and go while nobody is served end the run."""
+        served = (self.counts["offered"], sum([spot.server.passes for spot in self.spots.values()]))
+        if served != self.served:
+            self.served, self.loads_before = served, self.loads
+        elif self.loads - self.loads_before > IN_VAIN * len(self.spots):
+            raise PolicyError(
+                f"policy {self._name} goes in circles: {self.loads - self.loads_before} loads and unloads without a "
+                "pass of any model."
+            )
 
     def _open(self, spot: Spot, now: float) -> None:
         """A model is there."""

@@ -123,6 +123,10 @@ CHECKED_LATER = ("accelerator.", "serving.")
 """Sections that hold arguments of one constructor, which knows its optional ones; a yaml need not list them."""
 
 
+CONSTANTS = re.compile(r"services\.\w+\.service(\.|$)")
+"""Constants of a service; which there are, whoever makes its pool knows."""
+
+
 def _is_policy_key(override: Override) -> bool:
     return override.key_or_group.startswith("policy.")
 
@@ -132,7 +136,8 @@ def _opened(override: Override) -> list[str]:
     sign for that, users should not have to know. A whole mapping of named things takes the place of the old one, where
     Hydra would merge the two."""
     text, key = str(override.input_line), override.key_or_group
-    if override.is_delete() or not (key.startswith((*NAMED_BY_USERS, *CHECKED_LATER)) or _is_policy_key(override)):
+    opened = key.startswith((*NAMED_BY_USERS, *CHECKED_LATER)) or CONSTANTS.match(key) or _is_policy_key(override)
+    if override.is_delete() or not opened:
         return [text]
     if key in NAMED_BY_USERS:
         return [f"++{key}=null", "++" + text.lstrip("+")]

@@ -268,6 +268,23 @@ class TestHost:
         assert not host.sizes
 
 
+class Circle:
+    """Loads the first model and takes it away again, whoever waits."""
+
+    def place(self, fleet: Any, wanted: Any, now: float) -> Sequence[tuple[str, int]]:
+        if any(site.state not in ("up", "cold") for site in fleet.sites):
+            return []
+        up = [site.server for site in fleet.sites if site.state == "up"]
+        return [("unload", server) for server in up] or [("load", 0)]
+
+
+def test_models_that_come_and_go_in_circles_end_the_run() -> None:
+    items = [Item(Request(0, 0.0, 50, model="m1"), 5)]
+    _, driver, _ = Zoo(policy=Circle).build(items)
+    with pytest.raises(PolicyError, match="Circle goes in circles"):
+        driver.run(iter(items))
+
+
 class Patient(ChunkedPrefill):
     """Runs nobody."""
 
