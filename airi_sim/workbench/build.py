@@ -24,7 +24,7 @@ from airi_sim.workbench.objects import instantiate
 from airi_sim.workbench.oracles import reveal_truth
 from airi_sim.workbench.paths import options
 from airi_sim.workbench.plugins import maker
-from airi_sim.workbench.pools import PoolPlan, plan_pools
+from airi_sim.workbench.pools import PoolPlan, plan_pools, unread
 from airi_sim.workbench.residence import settle
 from airi_sim.workbench.schema import KEYS, check_key
 from airi_sim.workbench.services import service_maker
@@ -105,7 +105,7 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
     make_driver = getattr(backend, "driver", None) or (partial(Driver, devices=shared.turns) if shared else Driver)
     driver = make_driver(runtime, executors, learn=script.learn, progress=progress)
     warnings = [text for plan in plans for text in plan.warnings] + reveal_truth(runtime, script)
-    warnings += [*(wiring.warnings if wiring else ()), *_unlike(api)]
+    warnings += [*(wiring.warnings if wiring else ()), *_unlike(api), *unread(config)]
     return World(workload, runtime, driver, log, backend, plans, warnings)
 
 

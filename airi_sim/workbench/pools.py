@@ -13,7 +13,7 @@ from airi_sim.hardware.service import SERVICES
 from airi_sim.hardware.storage import block_bytes
 from airi_sim.workbench.objects import instantiate
 from airi_sim.workbench.plugins import group_node, policy_node
-from airi_sim.workbench.schema import POOL, SERVICE, check_rules, check_section, check_server
+from airi_sim.workbench.schema import POOL, SERVICE, check_rules, check_section, check_server, defaults
 from airi_sim.workbench.speculation import draft_model, speculating, speculation_of
 from airi_sim.workload.programs import CALLS
 
@@ -73,6 +73,13 @@ def pools_of(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         pools[f"services.{kind}"] = config["services"].get(kind)
         _kind(f"services.{kind}", pools[f"services.{kind}"])
     return pools
+
+
+def unread(config: Mapping[str, Any]) -> list[str]:
+    """One sentence for each key of the shorthand `pool` that was set although `pools` names pools."""
+    usual = defaults()["pool"]
+    given = [key for key, value in config["pool"].items() if config["pools"] and value != usual.get(key)]
+    return [f"pool.{key} is not read where pools are named: set pools.NAME.{key}." for key in given]
 
 
 def _kind(key: str, pool: Any) -> str:

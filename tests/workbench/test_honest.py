@@ -47,6 +47,17 @@ def test_every_simulated_run_has_intervals_around_its_figures(airi):
         assert low < summary[metric]["mean"] < high
 
 
+def test_the_shorthand_of_one_pool_is_not_read_in_silence_where_pools_are_named(airi):
+    run = airi("pools={a: {model: tiny}}", "pool.replicas=2", "workload.n=5")
+    warnings = json.loads((run.folder / "summary.json").read_text())["provenance"]["warnings"]
+    assert "pool.replicas is not read where pools are named: set pools.NAME.replicas." in warnings
+    plain = airi("pools={a: {model: tiny, replicas: 2}}", "workload.n=5")
+    assert not any(
+        "is not read" in text
+        for text in json.loads((plain.folder / "summary.json").read_text())["provenance"]["warnings"]
+    )
+
+
 def test_a_strict_run_is_refused_where_nothing_was_measured(airi):
     sentence = airi("accelerator=a10g", "hardware.strict=true", "workload.n=5").sentence
     assert "no timings of this accelerator" in sentence and "hardware.strict=false" in sentence
