@@ -156,6 +156,13 @@ def test_a_part_counts_when_the_checkpoint_names_it(tmp_path: Path) -> None:
 class TestInterrupts:
     """Signals of this process."""
 
+    @pytest.fixture(autouse=True)
+    def _as_in_the_foreground(self) -> Iterator[None]:
+        """A shell lets jobs in the background ignore Ctrl-C."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, before)
+
     def test_a_first_signal_waits_for_a_check(self) -> None:
         done = []
 
