@@ -1,11 +1,10 @@
-"""The SimPy driver: puts the ends of plans, timers and arrivals on SimPy's calendar and calls the runtime.
+"""The SimPy driver: what happens next, a plan that ends, a timer or an arrival, and what the runtime makes of it.
 
-One event a plan at an absolute time, never a process or a resource per request or token (docs/design.md, decision 3).
+One entry of SimPy's calendar a plan, never a process or a resource per request or token (docs/design.md, decision 3).
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from heapq import heappop, heappush
 from math import inf
@@ -49,20 +48,11 @@ BEFORE_ALL = -1
 """Order of the end of a run: nothing happens at that moment any more."""
 
 
-class Device:
-    """An accelerator several servers share: one plan at a time, in the order of asking. Whoever runs equal passes is
-    cut at the next one when somebody asks."""
-
-    def __init__(self) -> None:
-        self.plan: Plan | None = None
-        self.line: deque[Any] = deque()
-
-
 class Driver:
     """Runs a workload through a runtime; `executors[i]` runs the plans of server i.
 
-    `devices[i]` is the accelerator of server i when it is shared (None: its own). `learn` is told of every row before
-    the runtime is. `at(time, action)` schedules a call of the user's (faults, cancellations).
+    `learn` is told of every row before the runtime is. `at(time, action)` schedules a call of the user's (faults,
+    cancellations).
     """
 
     def __init__(
@@ -71,12 +61,10 @@ class Driver:
         executors: Sequence[Executor],
         *,
         learn: Callable[[Item], None] | None = None,
-        devices: Sequence[Device | None] | None = None,
         progress: Callable[[int, float], None] | None = None,
     ) -> None:
         self.runtime, self.executors = runtime, executors
         self.learn = learn
-        self.devices = devices
         self.report = progress
         self.report_every = (
             1 if any(executor.detailed for executor in executors) else 256
@@ -130,11 +118,11 @@ class Driver:
         while True:
             head = queue[0]
             now, timer, arrival = head[0], runtime.due, self.coming
-            if timer < now and timer <= arrival:
+            if timer <= now and timer <= arrival and (timer < now or head[1] > TIMER):
                 self._tick(timer)
-            elif arrival < now:
+            elif arrival <= now and (arrival < now or head[1] > ARRIVAL):
                 self._arrive(arrival)
-            elif not ((timer == now or arrival == now) and self._tied(head)):
+            else:
                 heappop(queue)
                 what: Any = head[3]
                 if isinstance(what, Plan):
@@ -153,17 +141,6 @@ class Driver:
             callback(event)
         if not event._ok and not hasattr(event, "_defused"):
             raise event._value
-
-    def _tied(self, head: tuple[Any, ...]) -> bool:
-        """A timer or an arrival is due at the moment of `head` of the calendar: let it happen if it goes before it."""
-        now, order = head[:2]
-        if self.runtime.due == now and order > TIMER:
-            self._tick(now)
-        elif self.coming == now and order > ARRIVAL:
-            self._arrive(now)
-        else:
-            return False
-        return True
 
     def _next_arrival(self) -> None:
         self.item = item = next(self.items, None)
@@ -186,35 +163,28 @@ class Driver:
             self.report(self.arrived, now)
 
     def _tick(self, now: float) -> None:
-        self.env._now = now
+        before, self.now = self.now, now
         self.events += 1
-        if self.runtime.tick(now):
-            self.now = now
+        if not self.runtime.tick(now):
+            self.now = before
         if self.touched:
             self._react(now)
 
     def _done(self, plan: Plan, now: float) -> None:
-        if not plan.live:  # its server died; what runs on the accelerator runs to its end
-            if self.devices is not None:
-                self._release(plan.server)
-                self._react(now)
-            return
-        self.now = now
-        self.events += 1
-        self.runtime.finish(plan, self.finishes[plan.server](plan, now), now)
-        if self.devices is not None:
-            self._release(plan.server)
+        if plan.live:  # else its server died
+            self.now = now
+            self.events += 1
+            self.runtime.finish(plan, self.finishes[plan.server](plan, now), now)
         self._react(now)
 
     def _react(self, now: float) -> None:
         """Cut and start what the runtime touched."""
-        if self.devices is not None:
-            self._take_turns(now)
         ask, env = self.runtime.plan, self.env
         for server in self.touched:
             if server.cut_wanted:
                 self._cut(server, now)
-            while len(server.flights) < server.depth:
+            flights, depth = server.flights, server.depth
+            while len(flights) < depth:
                 plan = ask(server, now)
                 if plan is None:
                     break
@@ -236,64 +206,3 @@ class Driver:
         """A plan in flight ends at another time than its executor said first."""
         plan.end = end
         self._enter(end, COMPLETION, plan)
-
-    # -- shared accelerators
-
-    def _take_turns(self, now: float) -> None:
-        """Cut and start what was touched on shared accelerators; the others are left to `_react`."""
-        assert self.devices is not None
-        touched = self.touched
-        alone = []
-        for server in touched:  # grows while it is walked
-            device = self.devices[server.index]
-            if device is None:
-                alone.append(server)
-                continue
-            if server.cut_wanted:
-                self._cut(server, now)
-            if not server.up:
-                self._shorten(device, now)
-            if len(server.flights) < server.depth:
-                self._start_shared(device, server, now)
-        touched[:] = alone
-
-    def _start_shared(self, device: Device, server: Any, now: float) -> None:
-        while len(server.flights) < server.depth and self._granted(device, server, now):
-            plan = self.runtime.plan(server, now)
-            if plan is None:
-                self._pass_on(device)
-                return
-            plan.end = end = self.starts[plan.server](plan, now)
-            self._enter(end, COMPLETION, plan)
-            device.plan = plan
-            if device.line:
-                self._shorten(device, now)
-
-    def _granted(self, device: Device, server: Any, now: float) -> bool:
-        """Whether it is this server's turn; else it stands in line, and whoever runs is cut."""
-        if device.plan is None and (not device.line or device.line[0] is server):
-            if device.line:
-                device.line.popleft()
-            return True
-        if server not in device.line and (server.jobs or server.adopted):
-            device.line.append(server)
-        self._shorten(device, now)
-        return False
-
-    def _shorten(self, device: Device, now: float) -> None:
-        """What runs ends with the pass in flight: somebody waits, or its server died."""
-        if device.plan is not None:
-            self._end_early(device.plan, now)
-
-    def _release(self, index: int) -> None:
-        """A plan on a shared accelerator is over."""
-        device = self.devices[index] if self.devices is not None else None
-        if device is not None:
-            device.plan = None
-            if device.line:  # before whoever just ran
-                self.runtime.touched.insert(0, device.line[0])
-
-    def _pass_on(self, device: Device) -> None:
-        """Who has nothing to run leaves the turn to the next in line."""
-        if device.line:
-            self.runtime.touched.append(device.line[0])

@@ -12,6 +12,7 @@ from airi_sim.core.log import Log
 from airi_sim.core.types import FOREVER, Request
 from airi_sim.engine.backends import Backend, SimBackend, server_name
 from airi_sim.engine.driver import Driver
+from airi_sim.engine.turns import TurnsDriver
 from airi_sim.hardware.service import SERVICES
 from airi_sim.hardware.serving import BARE, Serving
 from airi_sim.runtime.pool import Pool
@@ -102,7 +103,7 @@ def build(config: Mapping[str, Any], backend: Backend | None = None, progress: A
     )
     runtime.forget = _forgetters(script, backend)
     executors += shared.executors if shared else []
-    make_driver = getattr(backend, "driver", None) or (partial(Driver, devices=shared.turns) if shared else Driver)
+    make_driver = getattr(backend, "driver", None) or (partial(TurnsDriver, devices=shared.turns) if shared else Driver)
     driver = make_driver(runtime, executors, learn=script.learn, progress=progress)
     warnings = [text for plan in plans for text in plan.warnings] + reveal_truth(runtime, script)
     warnings += [*(wiring.warnings if wiring else ()), *_unlike(api), *unread(config)]

@@ -11,7 +11,7 @@ from airi_sim.core.errors import BadInput, unknown
 from airi_sim.core.log import Log
 from airi_sim.core.protocols import Executor, Script
 from airi_sim.engine.backends import Backend, server_name
-from airi_sim.engine.driver import Device
+from airi_sim.engine.turns import Device
 from airi_sim.hardware.deployment import Deployment
 from airi_sim.models.spec import kept_precision
 from airi_sim.policies.queues import Fcfs

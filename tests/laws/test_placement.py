@@ -14,8 +14,9 @@ import pytest
 from airi_sim.core.errors import PolicyError
 from airi_sim.core.log import Log
 from airi_sim.core.types import FOREVER, Affine, Call, Item, Job, Plan, Request, Site
-from airi_sim.engine.driver import Device, Driver
+from airi_sim.engine.driver import Driver
 from airi_sim.engine.executors import CostExecutor, ServiceExecutor
+from airi_sim.engine.turns import Device, TurnsDriver
 from airi_sim.policies.admission import Always
 from airi_sim.policies.batchers import ChunkedPrefill
 from airi_sim.policies.evictors import LastIn
@@ -91,9 +92,8 @@ class Zoo:
         )  # fmt: skip
         script = Lengths(items)
         executors: list[Any] = [CostExecutor(Line(), script) for _ in servers] + [ServiceExecutor(Weights())]
-        one = Device()
-        turns = [one] * MODELS + [None] if self.shared else None
-        return runtime, Driver(runtime, executors, devices=turns), log
+        one = Device() if self.shared else None
+        return runtime, TurnsDriver(runtime, executors, devices=[one] * MODELS + [None]), log
 
     def run(self, fast: bool = True, accidents: Callable[[PlacingRuntime, Driver], None] | None = None) -> Ran:
         items = self.items()

@@ -9,7 +9,7 @@ import pytest
 
 from airi_sim.core.errors import BadInput, PolicyError
 from airi_sim.core.types import Call, Horizon, Item, Request
-from airi_sim.engine.driver import Device
+from airi_sim.engine.turns import Device, TurnsDriver
 from airi_sim.policies.admission import TokenBucket
 from airi_sim.policies.batchers import ChunkedPrefill, Static
 from airi_sim.policies.faults import Retry
@@ -199,8 +199,8 @@ def test_a_job_that_was_in_is_not_asked_to_be_admitted_again_after_its_server_di
 
 def shared(fast: bool, died: float | None = None) -> tuple[Any, Any]:
     setup = Setup([Item(Request(i, 0.01 * i, 60), out) for i, out in enumerate((400, 5, 60, 60))], replicas=2)
-    runtime, driver, log, items = start(setup, fast)
-    driver.devices = [device := Device(), device]
+    runtime, alone, log, items = start(setup, fast)
+    driver = TurnsDriver(runtime, alone.executors, devices=[device := Device(), device], learn=alone.learn)
     if died is not None:
         driver.at(died, lambda: runtime.server_down(0, died))
     driver.run(iter(items))

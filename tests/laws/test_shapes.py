@@ -9,8 +9,9 @@ import pytest
 
 from airi_sim.core.log import Log
 from airi_sim.core.types import Affine, Call, Item, Outcome, Request
-from airi_sim.engine.driver import Device, Driver
+from airi_sim.engine.driver import Driver
 from airi_sim.engine.executors import CostExecutor, ServiceExecutor
+from airi_sim.engine.turns import Device, TurnsDriver
 from airi_sim.policies.admission import Always, TokenBucket
 from airi_sim.policies.batchers import ChunkedPrefill, admit_waiting
 from airi_sim.policies.evictors import LastIn
@@ -165,8 +166,8 @@ def test_without_room_at_the_target_a_job_stays_where_it_is() -> None:
 
 def test_two_servers_share_an_accelerator_one_plan_at_a_time() -> None:
     setup = Setup(workload(2, 40, 30.0, 200, 60), replicas=2)
-    runtime, driver, log, items = start(setup)
-    driver.devices = [device := Device(), device]
+    runtime, alone, log, items = start(setup)
+    driver = TurnsDriver(runtime, alone.executors, devices=[device := Device(), device])
     driver.run(iter(items))
     empty(runtime)
     spans = sorted((row[2], row[3]) for row in log.plans)
