@@ -196,9 +196,11 @@ class Batcher(Protocol):
     """What runs in the next pass. Composes it through a Draft and never loops over decoding jobs.
 
     `greedy` (default False): a pass that admits nothing stays so until someone stops, arrives or is evicted, or the
-    head of the queue changes. `preempts` (default False): may evict although memory suffices. A batcher that is not
-    greedy may have `stable(draft, queue, now) -> Horizon` (default one pass); when it runs nothing although jobs wait
-    (size and time-out), `until` of that horizon is when it is asked again.
+    head of the queue changes. `preempts` (default False): may evict although memory suffices. `plain` (default False,
+    and not inherited by a class with a `form` of its own): all it does while nobody waits and no prompt is under way is
+    `decode`, so a fast-forward run need not ask it. A batcher that is not greedy may have `stable(draft, queue, now) ->
+    Horizon` (default one pass); when it runs nothing although jobs wait (size and time-out), `until` of that horizon is
+    when it is asked again.
     """
 
     def form(self, draft: Draft, queue: Queue, now: float) -> None:

@@ -195,14 +195,11 @@ class Driver:
     def _cut(self, server: Any, now: float) -> None:
         more, server.cut_wanted = server.cut_wanted - 1, 0
         for plan in server.flights:
-            self._end_early(plan, now, more)
-
-    def _end_early(self, plan: Plan, now: float, more: int = 0) -> None:
-        end = self.executors[plan.server].cut(plan, now, more)
-        if end is not None:
-            self.retime(plan, end)
+            end = self.executors[plan.server].cut(plan, now, more)
+            if end is not None:
+                self.retime(plan, end)
 
     def retime(self, plan: Plan, end: float) -> None:
         """A plan in flight ends at another time than its executor said first."""
         plan.end = end
-        self._enter(end, COMPLETION, plan)
+        heappush(self.env._queue, (end, COMPLETION, next(self.env._eid), plan))  # type: ignore[misc]

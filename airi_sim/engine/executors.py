@@ -111,7 +111,7 @@ class CostExecutor(Stops):
         if passes >= self.passes:
             return None
         self.passes = passes
-        return plan.start + total(self.first, self.step, passes)
+        return plan.start + (passes * self.first + self.step * (passes * (passes - 1) * 0.5))
 
     def progress(self, plan: Plan, now: float) -> int:
         if self.passes == 1:

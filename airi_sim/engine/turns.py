@@ -83,8 +83,10 @@ class TurnsDriver(Driver):
 
     def _shorten(self, device: Device, now: float) -> None:
         """What runs ends with the pass in flight: somebody waits, or its server died."""
-        if device.plan is not None:
-            self._end_early(device.plan, now)
+        plan = device.plan
+        end = self.executors[plan.server].cut(plan, now) if plan is not None else None
+        if plan is not None and end is not None:
+            self.retime(plan, end)
 
     def _release(self, index: int) -> None:
         """A plan on a shared accelerator is over."""

@@ -26,10 +26,14 @@ class Single:
         """What is under way."""
         return {self.job.id: self.job} if self.job is not None else {}
 
-    def step(self, now: float) -> list[LiveJob]:
+    def begin(self, now: float) -> LiveJob:
         """The only job."""
         job = self.job = LiveJob(self.request, self.call, 0, now, self)
-        return [job]
+        return job
+
+    def step(self, now: float) -> list[LiveJob]:
+        """Its jobs, as of any program."""
+        return [self.begin(now)]
 
     def outcome(self) -> tuple[str, str]:
         """How it ended, and why."""
@@ -48,7 +52,10 @@ class Single:
         end = now if status == "finished" else None
         if job is None or job.kind != "generate":
             return _row(request, request.model, None, end, 0, 0, status, reason)
-        return _row(request, job.model, job.first, end, job.out, job.cached, status, reason)
+        return (
+            request.id, request.tenant, request.session, request.program, job.model, request.arrival, job.first, end,
+            request.tokens, job.out, job.cached, status, reason,
+        )  # fmt: skip
 
 
 def _row(

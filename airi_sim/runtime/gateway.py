@@ -66,8 +66,8 @@ class Gateway:
 
     def _enter(self, request: Request, now: float) -> None:
         flow = self.flows[request.id] = self._flow(request)
-        if flow.call is not None and self.concurrency is None:  # nobody waits for it to end: it can nest nothing
-            self._send(flow.step(now)[0], now)
+        if isinstance(flow, Single) and self.concurrency is None:  # nobody waits for it to end: it can nest nothing
+            self._send(flow.begin(now), now)
         else:
             self._advance(flow, now)
 

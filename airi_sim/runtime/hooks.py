@@ -1,11 +1,19 @@
-"""What queues may want to hear of or say besides the protocol every queue has."""
+"""What policies may want to hear of or say besides the protocol that all of their kind have."""
 
 from __future__ import annotations
 
 from math import inf, nextafter
+from typing import Any
 
 from airi_sim.core.protocols import Queue
 from airi_sim.runtime.job import LiveJob
+
+
+def claims(policy: Any, claim: str, method: str) -> bool:
+    """Whether the class that has `method` makes this claim itself: one that overrides the method does not inherit what
+    was said of another."""
+    owner = next((cls for cls in type(policy).__mro__ if method in vars(cls)), object)
+    return bool(vars(owner).get(claim, False))
 
 
 def tell_over(queue: Queue, job: LiveJob, now: float) -> None:

@@ -15,7 +15,7 @@ from airi_sim.core.errors import PolicyError
 from airi_sim.core.log import Log
 from airi_sim.core.protocols import Batcher, Cache, Evictor, Queue
 from airi_sim.core.types import FOREVER, Horizon, Outcome, Plan, Row
-from airi_sim.runtime.hooks import asks_again
+from airi_sim.runtime.hooks import asks_again, claims
 from airi_sim.runtime.intake import Intake, no_progress, nothing_spent
 from airi_sim.runtime.job import LiveJob
 from airi_sim.runtime.lockstep import Lockstep
@@ -36,7 +36,7 @@ class TokenServer(Intake):
     """
 
     __slots__ = (
-        "fast", "moved", "policy", "seen", "segments", "steady", "wake",
+        "fast", "moved", "plain", "policy", "seen", "segments", "steady", "wake",
     )  # fmt: skip
 
     kind = "generate"
@@ -73,6 +73,7 @@ class TokenServer(Intake):
         self.greedy = bool(getattr(batcher, "greedy", False))
         self.steady = self.greedy and self.timeless
         self.segments = fast and depth == 1 and not lookahead
+        self.plain = fast and claims(batcher, "plain", "form")
         self.preempts = bool(getattr(batcher, "preempts", False))
         self.policy = type(batcher).__name__
         self.total, self.block, self.max_seats, self.limit = blocks, block, seats, limit
@@ -98,18 +99,17 @@ class TokenServer(Intake):
     # -- plan
 
     def plan(self, now: float) -> Plan | None:
-        """What to run next, or None: nothing to do, or as many plans in flight as the server can have."""
+        """What to run next, or None. Asked only while fewer than `depth` plans are in flight."""
         self.wake = inf
-        if not (self.jobs or self.adopted) or not self.up:
+        if not self.jobs or not self.up:
             return None
-        if len(self.flights) >= self.depth:
-            return None
-        plan = self._plan_lane(now) if self.depth > 1 else self._attempt(now)
-        if plan is None and (self.preempted or self.buried):
-            plan = self._again(now)
-        if plan is None and self.inbox and not self.flights:
-            self.look(now)
-            plan = self.plan(now)
+        plan = self._attempt(now) if self.depth == 1 else self._plan_lane(now)
+        if plan is None:
+            if self.preempted or self.buried:
+                plan = self._again(now)
+            if plan is None and self.inbox and not self.flights:
+                self.look(now)
+                plan = self.plan(now)
         return plan
 
     def _plan_lane(self, now: float) -> Plan | None:
@@ -143,7 +143,10 @@ class TokenServer(Intake):
         self.withheld = 0
         if self.incoming or self.adopted:
             self._welcome(now)
-        self.batcher.form(self, self.queue, now)
+        if self.plain and len(self.jobs) == len(self.running) and not (self.partial or self.ghosts):
+            self.decode(now)
+        else:
+            self.batcher.form(self, self.queue, now)
         if self.free < 0:
             raise PolicyError(f"{self._who()} drafted {-self.free} KV blocks more than there are.")
         if self.slices:
@@ -205,6 +208,7 @@ class TokenServer(Intake):
             raise PolicyError(f"{drafted}, over the budget of max_num_batched_tokens={self.limit}.")
         if not sequences and lane.count:
             self.choices.append((-1, "hold"))
+        self.changed.add(self.slot)
         plan = self._plan_of(now, lane, sequences)
         plan.slices, plan.ends = slices, ends
         plan.prefill_tokens, plan.prefill_attention, plan.prefill_context = tokens, attention, context
@@ -284,8 +288,6 @@ class TokenServer(Intake):
             plan.rows = list(self._rows(plan))
         if self.resumed:
             self.resumed = []
-        if plan.slices:
-            self.changed.add(self.slot)
         self.flights.append(plan)
         self.cut_wanted = 0
         return plan

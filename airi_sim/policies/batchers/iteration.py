@@ -26,7 +26,7 @@ class ChunkedPrefill:
     which somebody was preempted admits nobody. `tokens`: budget of a pass (null: the server's max_num_batched_tokens).
     """
 
-    greedy = True
+    greedy = plain = True
 
     def __init__(self, tokens: int | None = None) -> None:
         self.tokens = at_least_one("tokens", tokens, "the token budget of a pass")
@@ -47,7 +47,7 @@ class PrefillFirst:
     `watermark` share of the KV blocks is kept free for the decodes as long as there are any.
     """
 
-    greedy = True
+    greedy = plain = True
 
     def __init__(self, tokens: int | None = None, watermark: float = 0.01) -> None:
         self.tokens = at_least_one("tokens", tokens, "the token budget of a pass")
