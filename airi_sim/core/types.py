@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, NamedTuple
 
-FOREVER = 1 << 60
+FOREVER = (1 << 30) - 1
+"""More passes, or tokens, than anything has. The largest number that CPython compares without a call."""
 make = tuple.__new__
 """Builds a NamedTuple at three fifths of the price of its own constructor (CPython 3.11)."""
 JOBS_PER_REQUEST = 1000

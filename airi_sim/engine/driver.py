@@ -101,6 +101,7 @@ class Driver:
     def run(self, items: Iterator[Item], until: float = inf) -> float:
         """Run until nothing is left to happen (or `until`); returns the time of the last event."""
         self.items = items
+        self.ask, self.finish = self.runtime.plan, self.runtime.finish  # looked up once: it is dear
         self._next_arrival()
         self._loop(until)
         if until < inf:
@@ -174,12 +175,12 @@ class Driver:
         if plan.live:  # else its server died
             self.now = now
             self.events += 1
-            self.runtime.finish(plan, self.finishes[plan.server](plan, now), now)
+            self.finish(plan, self.finishes[plan.server](plan, now), now)
         self._react(now)
 
     def _react(self, now: float) -> None:
         """Cut and start what the runtime touched."""
-        ask, env = self.runtime.plan, self.env
+        ask, env = self.ask, self.env
         for server in self.touched:
             if server.cut_wanted:
                 self._cut(server, now)

@@ -72,9 +72,10 @@ class Gateway:
             self._advance(flow, now)
 
     def _flow(self, request: Request) -> Flow | Single:
-        program = self.programs.get(request.program)
-        if program is None:
-            raise unknown("program", request.program, self.programs)
+        try:
+            program = self.programs[request.program]
+        except KeyError:
+            raise unknown("program", request.program, self.programs) from None
         made = program(request)
         return Single(request, made) if isinstance(made, Call) else Flow(request, made)
 

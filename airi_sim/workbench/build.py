@@ -61,10 +61,9 @@ class Programs(dict[str, Any]):
     def __init__(self, chunk_tokens: int) -> None:
         super().__init__(reading(chunk_tokens))
 
-    def get(self, name: str, default: Any = None) -> Any:
-        if name not in self:
-            self[name] = program(name)
-        return self[name]
+    def __missing__(self, name: str) -> Any:
+        self[name] = found = program(name)
+        return found
 
 
 def build(config: Mapping[str, Any], backend: Backend | None = None, progress: Any = None) -> World:

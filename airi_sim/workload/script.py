@@ -24,7 +24,8 @@ class LengthScript:
 
     def learn(self, item: Item) -> None:
         """Called for every request before it arrives."""
-        self._lengths[item.request.id] = item.output_tokens
+        request, output_tokens = item
+        self._lengths[request.id] = output_tokens
 
     def forget(self, request: Request) -> None:
         """Called when a request is over, so that memory follows what is in flight."""
