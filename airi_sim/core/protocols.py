@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from airi_sim.core.types import Affine, Horizon, Job, Outcome, Plan, Site, Verdict
+from airi_sim.core.types import Affine, Ended, Horizon, Job, Plan, Site, Verdict
 
 
 class View(Protocol):
@@ -375,7 +375,7 @@ class Executor(Protocol):
         """Passes of the plan in flight that are completed at `now`, those that end at that very moment included."""
         ...
 
-    def finish(self, plan: Plan, now: float) -> Outcome: ...
+    def finish(self, plan: Plan, now: float) -> Ended: ...
 
 
 class CostModel(Protocol):

@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 
 FOREVER = (1 << 30) - 1
 """More passes, or tokens, than anything has. The largest number that CPython compares without a call."""
-make = tuple.__new__
-"""Builds a NamedTuple at three fifths of the price of its own constructor (CPython 3.11)."""
 JOBS_PER_REQUEST = 1000
 
 
@@ -270,6 +268,10 @@ class Outcome(NamedTuple):
     first_s: float
     advanced: dict[Any, int] | None = None
     failed: str = ""
+
+
+Ended = tuple[int, list[Any], float, dict[Any, int] | None, str]
+"""What an Outcome holds, as the bare tuple, which CPython makes and takes apart in a third of the time."""
 
 
 class Affine(NamedTuple):

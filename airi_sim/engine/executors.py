@@ -9,7 +9,7 @@ from typing import Any
 
 from airi_sim.core.errors import BadInput
 from airi_sim.core.protocols import CostModel, Script
-from airi_sim.core.types import FOREVER, Outcome, Plan, make
+from airi_sim.core.types import FOREVER, Ended, Outcome, Plan
 
 
 class Lane:
@@ -48,7 +48,7 @@ class Stops:
         for job in plan.joins:
             heappush(lane.heap, (lane.passes + self.left(job), job.version, job))
 
-    def over(self, plan: Plan, passes: int, first_s: float) -> Outcome:
+    def over(self, plan: Plan, passes: int, first_s: float) -> Ended:
         """A plan of so many passes is over: who stopped with it."""
         lane = self.lanes[plan.lane]
         heap = lane.heap
@@ -65,7 +65,7 @@ class Stops:
                 stopped.append(job)
             else:
                 heappush(heap, (lane.passes + left, job.version, job))
-        return make(Outcome, (passes, stopped, first_s, None, ""))
+        return passes, stopped, first_s, None, ""
 
 
 class CostExecutor(Stops):
@@ -80,14 +80,14 @@ class CostExecutor(Stops):
         super().__init__(script, lanes)
         self.cost = cost
         self.ranks = getattr(cost, "needs_longest", False)
-        self.affine = cost.affine
+        self.line = getattr(cost, "line", cost.affine)
         self.passes = self.under_way = 1
         self.first = self.step = 0.0
         self.seconds = -1.0
 
     def start(self, plan: Plan, now: float) -> float:
-        affine = self.affine
-        first, step, valid = affine(plan)
+        line = self.line
+        first, step, valid = line(plan)
         if plan.joins:
             self.join(plan)
         passes = plan.repeat
@@ -129,7 +129,7 @@ class CostExecutor(Stops):
         """Seconds of the first pass and of the first `passes` passes of the plan in flight."""
         return self.first, total(self.first, self.step, passes)
 
-    def finish(self, plan: Plan, now: float) -> Outcome:
+    def finish(self, plan: Plan, now: float) -> Ended:
         passes = self.passes
         return self.over(plan, passes, self.first if passes > 1 else now - plan.start)
 
@@ -201,7 +201,7 @@ class ReplayExecutor:
     def progress(self, plan: Plan, now: float) -> int:
         return 0
 
-    def finish(self, plan: Plan, now: float) -> Outcome:
+    def finish(self, plan: Plan, now: float) -> Ended:
         seconds = self.seconds.pop(id(plan))
         if self.stops is None:
             return Outcome(1, [job for job, _ in plan.slices], seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from airi_sim.core.protocols import CostModel, Script
-from airi_sim.core.types import Outcome, Plan
+from airi_sim.core.types import Ended, Outcome, Plan
 from airi_sim.hardware.speculation import Speculation
 from airi_sim.workload.speculation import Acceptance, read_acceptance
 
@@ -28,7 +28,7 @@ class Turns:
         for job in plan.joins:
             self.members[plan.lane][job] = (job.version, job.out)
 
-    def over(self, plan: Plan, passes: int, first_s: float) -> Outcome:
+    def over(self, plan: Plan, passes: int, first_s: float) -> Ended:
         """A plan of one pass is over."""
         members = self.members[plan.lane]
         advanced = self._advance(members) if plan.sequences else {}
@@ -82,7 +82,7 @@ class SpeculativeExecutor:
     def progress(self, plan: Plan, now: float) -> int:
         return 0
 
-    def finish(self, plan: Plan, now: float) -> Outcome:
+    def finish(self, plan: Plan, now: float) -> Ended:
         return self.turns.over(plan, 1, now - plan.start)
 
 

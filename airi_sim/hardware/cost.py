@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from airi_sim.core.errors import BadInput
-from airi_sim.core.types import FOREVER, Affine, Plan, make
+from airi_sim.core.types import FOREVER, Affine, Plan
 from airi_sim.hardware.accelerator import Accelerator
 from airi_sim.hardware.deployment import Deployment
 from airi_sim.hardware.kernels import Kernels, check_tensor_parallel, kv_shards, layouts
@@ -63,7 +63,11 @@ class PhysicsCost:
         self.notes = (*doubts, *model.notes(deployment.precision), *_notes(model))
 
     def affine(self, plan: Plan) -> Affine:
-        """Pass i takes first + i * step; the decodes attend to context + sequences * (i + 1) tokens. About 1 us."""
+        """Pass i takes first + i * step; the decodes attend to context + sequences * (i + 1) tokens."""
+        return Affine(*self.line(plan))
+
+    def line(self, plan: Plan) -> tuple[float, float, int]:
+        """The numbers of `affine`, without its names: for who asks once a plan."""
         n = plan.sequences
         new = plan.prefill_tokens
         if self._windows:
@@ -73,8 +77,8 @@ class PhysicsCost:
             first = self._decode[n] + c * (plan.context + n)
             if plan.shared:
                 first -= self._shared * plan.shared
-            return make(Affine, (first, c * n, FOREVER))
-        return make(Affine, (self._with_prompts(plan), self._mixed * n, FOREVER))
+            return first, c * n, FOREVER
+        return self._with_prompts(plan), self._mixed * n, FOREVER
 
     def _with_prompts(self, plan: Plan) -> float:
         """The first pass of a plan that takes in prompts."""
@@ -83,7 +87,7 @@ class PhysicsCost:
         prefill = self._pair * (plan.prefill_attention + new) + self._past * plan.prefill_context
         return work + prefill + self._mixed * (plan.context + n) - self._shared * plan.shared
 
-    def _windowed(self, plan: Plan) -> Affine:
+    def _windowed(self, plan: Plan) -> tuple[float, float, int]:
         """The same with layers that look back on a window: as far as the mean context, until that fills the window."""
         n, new = plan.sequences, plan.prefill_tokens
         if new:
@@ -100,7 +104,7 @@ class PhysicsCost:
             if mean < window:
                 step += c * n
                 passes = min(passes, int(window - mean) + 1)
-        return Affine(first, step, passes)
+        return first, step, passes
 
 
 def _notes(model: ModelSpec) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from typing import Any
 from airi_sim.core.errors import BadInput, PolicyError
 from airi_sim.core.log import Log
 from airi_sim.core.protocols import Cache, Executor, Queue
-from airi_sim.core.types import Job, Outcome, Plan
+from airi_sim.core.types import Ended, Job, Plan
 from airi_sim.runtime.job import LiveJob
 from airi_sim.runtime.service import SlotServer
 
@@ -153,7 +153,7 @@ class FeatureServer(SlotServer):
         plan.prefill_tokens, plan.shared = missed, job.cached
         return plan
 
-    def commit(self, plan: Plan, outcome: Outcome, now: float) -> list[LiveJob]:
+    def commit(self, plan: Plan, outcome: Ended, now: float) -> list[LiveJob]:
         job: LiveJob = plan.slices[0][0]
         gone = self.cache.add(missed_keys(job), now)
         if gone:

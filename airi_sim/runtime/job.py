@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from airi_sim.runtime.flow import Flow, Single
     from airi_sim.runtime.lockstep import Lockstep
 
+seen = Job.__init__
+
 
 class LiveJob(Job):
     """`done` tokens in the KV cache while the prompt is under way and `held` its blocks; while it decodes (`lane` is
@@ -36,7 +38,7 @@ class LiveJob(Job):
     def __init__(
         self, request: Request, call: Call, index: int, arrived: float, flow: Flow | Single | None = None
     ) -> None:
-        Job.__init__(self, request, call, index, arrived)
+        seen(self, request, call, index, arrived)
         self.flow = flow
         self.pool = self.reason = self.status = self.doomed = ""
         self.server = self.cached_version = -1

@@ -15,7 +15,7 @@ from typing import Any
 
 from airi_sim.core.errors import PolicyError
 from airi_sim.core.protocols import Executor, Placement
-from airi_sim.core.types import Call, Outcome, Plan, Request
+from airi_sim.core.types import Call, Ended, Plan, Request
 from airi_sim.runtime.gateway import GATEWAY
 from airi_sim.runtime.job import LiveJob
 from airi_sim.runtime.places import (
@@ -87,7 +87,7 @@ class PlacingRuntime(Runtime):
             self._ask(now)
         super().arrive(request, now)
 
-    def finish(self, plan: Plan, outcome: Outcome, now: float) -> None:
+    def finish(self, plan: Plan, outcome: Ended, now: float) -> None:
         super().finish(plan, outcome, now)
         spot = self.spots.get(plan.server)
         if spot is not None and not spot.server.jobs:

@@ -10,7 +10,7 @@ from typing import Any
 
 from airi_sim.core.log import Log
 from airi_sim.core.protocols import Queue
-from airi_sim.core.types import Outcome, Plan, Site
+from airi_sim.core.types import Ended, Plan, Site
 from airi_sim.runtime.job import LiveJob
 from airi_sim.runtime.pool import Pool
 from airi_sim.runtime.service import SlotServer
@@ -92,12 +92,12 @@ class Loader(SlotServer):
         self.passes += 1
         return plan
 
-    def _record(self, plan: Plan, outcome: Outcome, now: float) -> None:
+    def _record(self, plan: Plan, outcome: Ended, now: float) -> None:
         """A line of the replica that is loaded."""
         name = plan.slices[0][0].spot.server.name
         self.log.plans.append((
-            name, plan.kind, plan.start, now, outcome.passes, 0, plan.prefill_tokens, 0, 0, len(self.queue),
-            outcome.first_s, 0,
+            name, plan.kind, plan.start, now, outcome[0], 0, plan.prefill_tokens, 0, 0, len(self.queue),
+            outcome[2], 0,
         ))  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from airi_sim.core.errors import PolicyError
 from airi_sim.core.protocols import Executor
-from airi_sim.core.types import Outcome, Plan, Request
+from airi_sim.core.types import Ended, Plan, Request
 from airi_sim.runtime.flow import Flow, Single
 from airi_sim.runtime.gateway import GATEWAY
 from airi_sim.runtime.handover import Handover
@@ -58,7 +58,7 @@ class Runtime(Relay):
             )
         self._later(server.wake, server)
 
-    def finish(self, plan: Plan, outcome: Outcome, now: float) -> None:
+    def finish(self, plan: Plan, outcome: Ended, now: float) -> None:
         """A plan is over."""
         if self.stale:
             self._tick_views(now)

@@ -9,7 +9,7 @@ from math import inf
 from airi_sim.core.errors import PolicyError
 from airi_sim.core.log import Log
 from airi_sim.core.protocols import Batcher, Executor, Queue
-from airi_sim.core.types import Job, Outcome, Plan
+from airi_sim.core.types import Ended, Job, Plan
 from airi_sim.runtime.hooks import asks_again, tell_over
 from airi_sim.runtime.job import LiveJob
 
@@ -68,7 +68,7 @@ class Station:
         self.passes += 1
         return plan
 
-    def commit(self, plan: Plan, outcome: Outcome, now: float) -> list[LiveJob]:
+    def commit(self, plan: Plan, outcome: Ended, now: float) -> list[LiveJob]:
         """All jobs of the plan are over, except those that were cancelled meanwhile."""
         self.flights.remove(plan)
         plan.live = False
@@ -82,9 +82,9 @@ class Station:
         self._record(plan, outcome, now)
         return sorted(ended)
 
-    def _record(self, plan: Plan, outcome: Outcome, now: float) -> None:
+    def _record(self, plan: Plan, outcome: Ended, now: float) -> None:
         row = (
-            self.name, plan.kind, plan.start, now, 1, 0, plan.prefill_tokens, 0, 0, len(self.queue), outcome.first_s, 0,
+            self.name, plan.kind, plan.start, now, 1, 0, plan.prefill_tokens, 0, 0, len(self.queue), outcome[2], 0,
         )  # fmt: skip
         self.log.plans.append(row)
 
@@ -110,7 +110,7 @@ class Station:
         """See TokenServer.fail."""
         for plan in self.flights:
             plan.live = False
-            self._record(plan, Outcome(0, [], 0.0), now)
+            self._record(plan, (0, [], 0.0, None, ""), now)
         lost = list(self.jobs.values())
         for job in lost:
             job.version += 1

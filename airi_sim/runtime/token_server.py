@@ -14,7 +14,7 @@ from typing import Any
 from airi_sim.core.errors import PolicyError
 from airi_sim.core.log import Log
 from airi_sim.core.protocols import Batcher, Cache, Evictor, Queue
-from airi_sim.core.types import FOREVER, Horizon, Outcome, Plan, Row
+from airi_sim.core.types import FOREVER, Ended, Horizon, Plan, Row
 from airi_sim.runtime.hooks import asks_again, claims
 from airi_sim.runtime.intake import Intake, no_progress, nothing_spent
 from airi_sim.runtime.job import LiveJob
@@ -306,7 +306,7 @@ class TokenServer(Intake):
 
     # -- commit
 
-    def commit(self, plan: Plan, outcome: Outcome, now: float) -> Sequence[LiveJob]:
+    def commit(self, plan: Plan, outcome: Ended, now: float) -> Sequence[LiveJob]:
         """Book what ran; returns the jobs that are over: those that stopped by id, then those that were let go."""
         passes, stopped, first_s, advanced, _ = outcome
         self.flights.remove(plan)

@@ -9,11 +9,14 @@ from inspect import signature
 from typing import Any
 
 from airi_sim.core.errors import BadInput, unknown
-from airi_sim.core.types import Call, Program, Request, make
+from airi_sim.core.types import Call, Program, Request
 
 K, CHUNK, QUESTION = 4, 64, 64
 """Chunks that an answer reads; tokens of a chunk, as of a search pool that does not say; most tokens of a question that
 a reranker reads beside each chunk."""
+
+make = tuple.__new__
+"""Builds a NamedTuple at three fifths of the price of its own constructor (CPython 3.11)."""
 
 
 def chat(request: Request) -> Call:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from airi_sim.core.types import Copies, Copy, Item, Outcome, Plan, Request
+from airi_sim.core.types import Copies, Copy, Ended, Item, Plan, Request
 from airi_sim.engine.copies import CopyingExecutor
 from airi_sim.policies.batchers import ChunkedPrefill
 from airi_sim.policies.evictors import LastIn, SwapLong
@@ -160,7 +160,7 @@ def run(setup: Setup) -> tuple[Any, Any]:
     runtime.attach(driver.executors)
     finish = runtime.finish
 
-    def watched(plan: Plan, outcome: Outcome, now: float) -> None:
+    def watched(plan: Plan, outcome: Ended, now: float) -> None:
         finish(plan, outcome, now)
         for server in runtime.servers:
             check_host(server)

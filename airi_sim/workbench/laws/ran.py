@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from airi_sim.core.errors import BadInput
 from airi_sim.core.log import Log
-from airi_sim.core.types import Call, Item, Outcome, Plan, Program, Request
+from airi_sim.core.types import Call, Ended, Item, Plan, Program, Request
 from airi_sim.engine.driver import Driver
 from airi_sim.engine.executors import CostExecutor, ServiceExecutor
 from airi_sim.policies.admission import Always
@@ -86,10 +86,10 @@ class Watched(Runtime):
             _audit_plan(server, plan)
         return plan
 
-    def finish(self, plan: Plan, outcome: Outcome, now: float) -> None:
+    def finish(self, plan: Plan, outcome: Ended, now: float) -> None:
         super().finish(plan, outcome, now)
         server = self.servers[plan.server]
-        moved = plan.sequences or plan.ends or outcome.stopped
+        moved = plan.sequences or plan.ends or outcome[1]
         self.stalled[plan.server] = 0 if moved else self.stalled.get(plan.server, 0) + 1
         if self.stalled[plan.server] > STALLED:
             raise Breach("progress", f"{server.name} ran {STALLED} passes in a row without a single token coming out")
