@@ -175,7 +175,8 @@ class Driver:
         if plan.live:  # else its server died
             self.now = now
             self.events += 1
-            self.finish(plan, self.finishes[plan.server](plan, now), now)
+            finish = self.finish  # a function in an attribute is called faster from a local
+            finish(plan, self.finishes[plan.server](plan, now), now)
         self._react(now)
 
     def _react(self, now: float) -> None:

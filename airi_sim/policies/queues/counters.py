@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Mapping
 from math import inf
 
@@ -30,7 +30,7 @@ class Vtc:
 
     def __init__(self, w_in: float = 1, w_out: float = 2, weights: Mapping[str, float] | None = None) -> None:
         self.prices = Prices(type(self).__name__, w_in, w_out, weights)
-        self._counters: dict[str, int] = defaultdict(int)
+        self._counters: dict[str, int] = {}
         self._backlog: dict[str, deque[Job]] = {}
         self._returned: set[int] = set()
         self._length = 0
@@ -86,7 +86,10 @@ class Vtc:
         counters, price = self._counters, self.prices.token_out
         each = price.usual * passes
         for tenant, jobs in decoding.items():
-            counters[tenant] += each * jobs
+            try:
+                counters[tenant] += each * jobs
+            except KeyError:  # its prompt was read elsewhere
+                counters[tenant] = each * jobs
         for tenant, more in price.more.items():
             if tenant in decoding:
                 counters[tenant] += more * passes * decoding[tenant]
