@@ -249,7 +249,7 @@ class TokenServer(Intake):
             plan.repeat = FOREVER if free > plan.sequences << 10 else lane.headroom(free)
             if self.cache is not None and self.seats and len(self.queue):
                 plan.repeat = min(plan.repeat, self._before_eviction(now))
-            if not self.steady and (not self.greedy or len(self.queue)):
+            if not self.steady and (not self.greedy or len(self.jobs) > len(self.running) or self.ghosts):
                 plan.repeat, plan.until = self._horizon(plan.repeat, now)
             if self.inbox and self._open():
                 plan.repeat = 1

@@ -24,7 +24,7 @@ __all__ = ["LAWS", "Failure", "Law", "Report", "check_policy"]
 
 WORLDS = 24
 CLAIMANTS = ("queue", "batcher")
-"""Kinds that say something of themselves (timeless, stable, greedy). A lie shows only where memory stops the head of
+"""Kinds that say something of themselves (timeless, stable, ...). A lie shows only where memory stops the head of
 the queue while the order moves, so truthfulness is tried in MORE times as many worlds."""
 MORE = 4
 

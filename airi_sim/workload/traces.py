@@ -22,7 +22,7 @@ from airi_sim.workload.jsonl import HASH_BLOCK
 from airi_sim.workload.programs import program as find_program
 from airi_sim.workload.readers import LAYOUTS, Row
 
-CHUNK = 8192
+CHUNK = 1024
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Trace:
             )  # fmt: skip
             if self._labels:
                 requests = map(self._labelled, requests, rows)
-            yield from map(Item, requests, outputs)
+            yield from map(tuple.__new__, repeat(Item), zip(requests, outputs, strict=True))  # an Item costs more
 
     def _prefixes(self, rows: list[int], tokens: list[int]) -> Iterable[tuple[int, ...]]:
         """The prefix ids of rows of the file, none beyond the end of a scaled or capped prompt."""

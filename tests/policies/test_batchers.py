@@ -239,3 +239,33 @@ def test_whoever_waits_gets_in_when_memory_is_short(batcher: Callable[[], Any]) 
 def test_bad_arguments_are_refused_in_one_sentence(make: Callable[[], Any]) -> None:
     with pytest.raises(BadInput, match=r"^[^\n]*\.$"):
         make()
+
+
+class Counting(ChunkedPrefill):
+    """Chunked prefill that knows how often it was asked. It says nothing of its own `form`."""
+
+    asked = 0
+
+    def form(self, draft: Any, queue: Any, now: float) -> None:
+        type(self).asked += 1
+        super().form(draft, queue, now)
+
+
+class Plain(Counting):
+    """The same, and what is true of it is said."""
+
+    plain = True
+    asked = 0
+
+    def form(self, draft: Any, queue: Any, now: float) -> None:
+        super().form(draft, queue, now)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_batcher_is_not_asked_for_plain_decodes_only_if_its_own_class_says_so(fast: bool) -> None:
+    Counting.asked = Plain.asked = 0
+    silent = passes(Setup(crowd(), batcher=Counting).run(fast=fast))
+    plain = passes(Setup(crowd(), batcher=Plain).run(fast=fast))
+    assert plain == silent
+    assert Counting.asked >= len(silent)
+    assert (Plain.asked < Counting.asked) == fast

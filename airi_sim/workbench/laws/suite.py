@@ -31,7 +31,10 @@ LAWS = (
     Law("conservation", "every request ends exactly once; no job, token or KV block is lost, doubled or left behind"),
     Law("determinism", "the same world twice: the same decisions at the same times"),
     Law("purity", "no clock, no unseeded randomness; jobs and views are read only; peek changes nothing"),
-    Law("truthfulness", "pass by pass and fast-forward agree: what it says of itself (timeless, stable, greedy) holds"),
+    Law(
+        "truthfulness",
+        "pass by pass and fast-forward agree: what it says of itself (timeless, stable, ...) holds",
+    ),
     Law("progress", "every job of a finite workload is over some day: nobody is forgotten, nothing goes in circles"),
     Law("bounds", "token budget, seats, replicas that are up, running jobs, Verdicts: nothing else is chosen"),
 )
@@ -65,7 +68,7 @@ def check_protocol(subject: Subject) -> None:
         _check_account(policy)
 
 
-FLAGS = {"queue": ("timeless",), "batcher": ("greedy", "preempts")}
+FLAGS = {"queue": ("timeless",), "batcher": ("greedy", "plain", "preempts")}
 
 
 def _check_signature(policy: Any, method: str, names: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ from math import isnan
 from typing import Any
 
 from airi_sim.core.types import Horizon, Job, Verdict
+from airi_sim.runtime.hooks import claims
 from airi_sim.workbench.laws.ran import Breach
 from airi_sim.workbench.laws.sentry import Sentry
 
@@ -329,6 +330,7 @@ WITNESSES: dict[str, type[Witness]] = {
 
 
 def witnessed(kind: str, make: Callable[[], Any], name: str) -> Callable[[], Any]:
-    """Makes policies with a witness in front; to the runtime they carry the policy's own name."""
-    stand_in = type(name, (WITNESSES[kind],), {})
+    """Makes policies with a witness in front; to the runtime they carry the policy's own name, and its claims."""
+    plain = kind == "batcher" and claims(make(), "plain", "form")
+    stand_in = type(name, (WITNESSES[kind],), {"form": BatcherWitness.form, "plain": True} if plain else {})
     return lambda: stand_in(make())
