@@ -32,8 +32,8 @@ Sink = Callable[[str, list[tuple[Any, ...]]], None]
 
 
 class Log:
-    """Rows as tuples, one list a table. With a `sink`, full lists are handed over and emptied, so memory follows what
-    is in flight and not the length of the run."""
+    """Rows as tuples, one list a table. With a `sink`, lists of `chunk` rows are handed over and emptied (the runtime
+    looks when a request ends), so memory follows what is in flight and not the length of the run."""
 
     def __init__(self, sink: Sink | None = None, chunk: int = 65536) -> None:
         self.sink = sink
@@ -51,11 +51,6 @@ class Log:
     def decide(self, where: str, policy: str, job: int, choice: str, index: int) -> None:
         """A choice of a policy: at the gateway or on a server, before its pass number `index`."""
         self.decisions.append((next(self.order), where, policy, job, choice, index))
-
-    def spill(self) -> None:
-        """Hand full tables to the sink; the runtime calls it when a request ends."""
-        if self.sink is not None and (len(self.plans) >= self.chunk or len(self.decisions) >= self.chunk):
-            self.flush()
 
     def flush(self) -> None:
         """Hash what is new and hand everything to the sink, if there is one."""

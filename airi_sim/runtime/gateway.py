@@ -134,8 +134,8 @@ class Gateway:
         self.counts[status] += 1
         log = self.log
         log.requests.append(flow.row(status, reason, now))
-        if log.sink is not None:
-            log.spill()
+        if log.sink is not None and (len(log.plans) >= log.chunk or len(log.decisions) >= log.chunk):
+            log.flush()
         forget = self.forget
         if forget is not None:
             forget(request)

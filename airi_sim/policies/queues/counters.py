@@ -113,13 +113,19 @@ class Vtc:
 
     def _least(self) -> str:
         if self._head is None:
-            counters = self._counters
-            self._head = min([(counters[tenant], tenant) for tenant in self._backlog])[1]
+            backlog, counters = self._backlog, self._counters
+            if len(backlog) == 1:
+                (self._head,) = backlog
+            else:
+                self._head = min([(counters[tenant], tenant) for tenant in backlog])[1]
         return self._head
 
     def _lift(self, tenant: str) -> None:
-        floor = min((self._counters[other] for other in self._backlog), default=0)
-        self._counters[tenant] = max(self._counters.get(tenant, 0), floor)
+        counters = self._counters
+        own = counters.get(tenant, 0)
+        if self._backlog:
+            own = max(own, min([counters[other] for other in self._backlog]))
+        counters[tenant] = own
 
     def __len__(self) -> int:
         return self._length
