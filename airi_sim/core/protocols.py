@@ -381,4 +381,4 @@ class Executor(Protocol):
 class CostModel(Protocol):
     """How long a plan takes, in closed form: context enters linearly, so k equal passes sum exactly."""
 
-    def affine(self, plan: Plan) -> Affine: ...
+    def affine(self, plan: Plan) -> Affine: ...  # and, where its class also has it, `line`: the same as a bare tuple

@@ -271,7 +271,7 @@ class Outcome(NamedTuple):
 
 
 Ended = tuple[int, list[Any], float, dict[Any, int] | None, str]
-"""What an Outcome holds, as the bare tuple, which CPython makes and takes apart in a third of the time."""
+"""What an Outcome holds, as the bare tuple, which CPython makes and takes apart faster."""
 
 
 class Affine(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Any
 from airi_sim.core.errors import BadInput
 from airi_sim.core.protocols import CostModel, Script
 from airi_sim.core.types import FOREVER, Ended, Outcome, Plan
+from airi_sim.runtime.hooks import claims
 
 
 class Lane:
@@ -80,7 +81,7 @@ class CostExecutor(Stops):
         super().__init__(script, lanes)
         self.cost = cost
         self.ranks = getattr(cost, "needs_longest", False)
-        self.line = getattr(cost, "line", cost.affine)
+        self.line: Any = getattr(cost, "line" if claims(cost, "line", "affine") else "affine")
         self.passes = self.under_way = 1
         self.first = self.step = 0.0
         self.seconds = -1.0
@@ -111,7 +112,7 @@ class CostExecutor(Stops):
         if passes >= self.passes:
             return None
         self.passes = passes
-        return plan.start + (passes * self.first + self.step * (passes * (passes - 1) * 0.5))
+        return plan.start + (passes * self.first + self.step * (passes * (passes - 1) * 0.5))  # `total`, without a call
 
     def progress(self, plan: Plan, now: float) -> int:
         if self.passes == 1:

@@ -76,7 +76,7 @@ class TurnsDriver(Driver):
             if device.line:
                 device.line.popleft()
             return True
-        if server not in device.line and (server.jobs or server.adopted):
+        if server not in device.line and server.jobs:
             device.line.append(server)
         self._shorten(device, now)
         return False

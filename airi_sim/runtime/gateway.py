@@ -74,7 +74,9 @@ class Gateway:
     def _flow(self, request: Request) -> Flow | Single:
         try:
             program = self.programs[request.program]
-        except KeyError:
+        except KeyError as missing:
+            if missing.args != (request.program,):  # from within a program that is imported here
+                raise
             raise unknown("program", request.program, self.programs) from None
         made = program(request)
         return Single(request, made) if isinstance(made, Call) else Flow(request, made)

@@ -10,10 +10,12 @@ from airi_sim.runtime.job import LiveJob
 
 
 def claims(policy: Any, claim: str, method: str) -> bool:
-    """Whether the class that has `method` makes this claim itself: one that overrides the method does not inherit what
-    was said of another."""
-    owner = next((cls for cls in type(policy).__mro__ if method in vars(cls)), object)
-    return bool(vars(owner).get(claim, False))
+    """Whether this claim is made of this very `method`: a class, or an object, that overrides the method does not
+    inherit what was said of another."""
+    if method in getattr(policy, "__dict__", ()):
+        return False
+    speaker = next((cls for cls in type(policy).__mro__ if claim in vars(cls) or method in vars(cls)), object)
+    return claim in vars(speaker) and bool(getattr(policy, claim))
 
 
 def tell_over(queue: Queue, job: LiveJob, now: float) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from airi_sim.runtime.flow import Flow, Single
     from airi_sim.runtime.lockstep import Lockstep
 
-seen = Job.__init__
+init_job = Job.__init__  # found faster here than in its class
 
 
 class LiveJob(Job):
@@ -38,7 +38,7 @@ class LiveJob(Job):
     def __init__(
         self, request: Request, call: Call, index: int, arrived: float, flow: Flow | Single | None = None
     ) -> None:
-        seen(self, request, call, index, arrived)
+        init_job(self, request, call, index, arrived)
         self.flow = flow
         self.pool = self.reason = self.status = self.doomed = ""
         self.server = self.cached_version = -1

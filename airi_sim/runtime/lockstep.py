@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 
-from airi_sim.core.types import FOREVER
 from airi_sim.runtime.job import LiveJob
 
 
@@ -104,8 +103,8 @@ class Lockstep:
     def headroom(self, free: int) -> int:
         """How many passes fit into `free` blocks (at least 1: the first has been made to fit)."""
         rounds, rest = divmod(free, self.count)
-        if rounds >= 64:  # memory is no concern within a thousand passes
-            return FOREVER
+        if rounds >= 64:  # far away: it need not be exact
+            return rounds * self.block
         passes = rounds * self.block
         phases, block, at = self.phases, self.block, self.passes
         for p in range(at, at + block):

@@ -246,7 +246,7 @@ class TokenServer(Intake):
         plan = self._plan_of(now, lane, lane.count)
         if self.segments and not self.preempted:
             free = self.free + self.reserved
-            plan.repeat = FOREVER if free > plan.sequences << 10 else lane.headroom(free)
+            plan.repeat = self.block << 10 if free > plan.sequences << 10 else lane.headroom(free)
             if self.cache is not None and self.seats and len(self.queue):
                 plan.repeat = min(plan.repeat, self._before_eviction(now))
             if not self.steady and (not self.greedy or len(self.jobs) > len(self.running) or self.ghosts):

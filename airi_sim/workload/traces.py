@@ -23,6 +23,7 @@ from airi_sim.workload.programs import program as find_program
 from airi_sim.workload.readers import LAYOUTS, Row
 
 CHUNK = 1024
+"""Rows that become numbers at once: so few that they are in the processor's cache still when requests are made."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from airi_sim.core.errors import BadInput
+from airi_sim.core.types import Affine
+from airi_sim.engine.executors import CostExecutor
 from airi_sim.hardware.accelerator import Accelerator
 from airi_sim.hardware.choose import cost_model
 from airi_sim.hardware.cost import PhysicsCost, kv_blocks
@@ -18,6 +20,7 @@ from airi_sim.hardware.kernels import Kernels, layouts
 from airi_sim.hardware.service import ServiceCost
 from airi_sim.hardware.serving import BARE, Serving
 from tests.hardware.parts import CONF, deployment, load, make_plan
+from tests.laws.worlds import Lengths
 
 COST = PhysicsCost(deployment())
 CONTEXTS = st.lists(st.integers(1, 8000), min_size=1, max_size=64)
@@ -214,3 +217,24 @@ def test_a_search_pool_scans_its_index():
 
 def test_pools_without_measurements_get_physics():
     assert isinstance(cost_model(deployment()), PhysicsCost)
+
+
+def test_an_affine_of_ones_own_is_what_counts() -> None:
+    """Regression: the executor asked the `line` of the class that was derived from."""
+
+    class Twice(PhysicsCost):
+        def affine(self, plan):
+            one = super().affine(plan)
+            return Affine(2 * one.first, 2 * one.step, one.passes)
+
+    class Lined:
+        def __init__(self):
+            self.line = 3.0
+
+        def affine(self, plan):
+            return Affine(1.0)
+
+    plan = make_plan([100])
+    asked = [CostExecutor(cost, Lengths([])).start(plan, 0.0) for cost in (COST, Twice(deployment()), Lined())]
+    assert asked[1] == pytest.approx(2 * asked[0])
+    assert asked[2] == 1.0

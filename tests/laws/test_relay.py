@@ -23,7 +23,7 @@ from airi_sim.policies.evictors import LastIn
 from airi_sim.policies.faults import Retry
 from airi_sim.policies.models import Fixed
 from airi_sim.policies.preemption import Preemptive
-from airi_sim.policies.queues import Edf, Fcfs, Las, Mlfq, Qoe, SkipJoinMlfq, Srpt
+from airi_sim.policies.queues import Edf, Fcfs, Las, Lcf, Mlfq, PredictedVtc, Qoe, SkipJoinMlfq, Srpt, Vtc
 from airi_sim.policies.routers import Jsq, RoundRobin
 from airi_sim.runtime.pool import Pool
 from airi_sim.runtime.runtime import Runtime
@@ -251,6 +251,11 @@ def test_who_loses_patience_while_all_seats_are_held_by_jobs_that_wait_for_room_
     queue = partial(Mlfq, patience=0.2)
     log, _ = checked(Relayed(items, prefill=1, decode=1, seats=(2, 1), queue=queue, batcher=Preemptive))
     assert outputs(log) == wanted(items)
+
+
+@pytest.mark.parametrize("queue", [Vtc, Lcf, PredictedVtc])
+def test_tenants_are_booked_where_nobody_read_their_prompts(queue: Callable[[], Any]) -> None:
+    checked(Relayed(workload(5, 40, 30.0, 300, 60), queue=queue))
 
 
 @pytest.mark.parametrize("queue", [Srpt, Edf, Las, Mlfq, SkipJoinMlfq, Qoe])

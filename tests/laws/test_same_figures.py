@@ -241,3 +241,12 @@ def test_a_batcher_cannot_raise_its_seats() -> None:
     with pytest.raises(PolicyError, match="on 2 seats"):
         driver.run(iter(items))
     assert runtime.servers[0].max_seats == 2
+
+
+def test_a_long_stretch_of_decodes_takes_no_more_memory_than_there_is() -> None:
+    """Regression: memory that lasts for a thousand passes was taken to last until somebody stops."""
+    setup = Setup([Item(Request(i, 0.0, 100), 2900 + 40 * i) for i in range(3)], blocks=400)
+    fast, slow = (setup.run(fast=fast).log for fast in (True, False))
+    assert max(row[8] for row in fast.plans) <= 400
+    assert {row[0]: row[9] for row in fast.requests} == {row[0]: row[9] for row in slow.requests}
+    assert max(abs(a[7] - b[7]) for a, b in zip(sorted(fast.requests), sorted(slow.requests), strict=True)) < 1e-6

@@ -25,6 +25,7 @@ from airi_sim.policies.batchers import (
     Static,
 )
 from airi_sim.policies.batchers.memory import peak
+from airi_sim.runtime.hooks import claims
 from tests.laws.worlds import Line, Ran, Setup, workload
 
 STEADY = Line(base=1.0, token=0.0, context=0.0, pair=0.0)
@@ -269,3 +270,18 @@ def test_a_batcher_is_not_asked_for_plain_decodes_only_if_its_own_class_says_so(
     assert plain == silent
     assert Counting.asked >= len(silent)
     assert (Plain.asked < Counting.asked) == fast
+
+
+def test_a_claim_is_of_one_method_and_can_be_taken_back() -> None:
+    class Off(ChunkedPrefill):
+        plain = False
+
+    class On(Counting):
+        plain = True
+
+    own = ChunkedPrefill()
+    own.form = own.form  # type: ignore[method-assign]
+    answers = [
+        claims(batcher, "plain", "form") for batcher in (ChunkedPrefill(), On(), Counting(), Off(), own, object())
+    ]
+    assert answers == [True, True, False, False, False, False]

@@ -167,7 +167,8 @@ class PredictedVtc(Vtc):
     def over(self, job: Job, tokens_out: int, now: float) -> None:
         """Settle, and learn."""
         paid = self._paid.pop(job.id, tokens_out)
-        self._counters[job.tenant] += (tokens_out - paid) * self.prices.token_out[job.tenant]
+        owed = (tokens_out - paid) * self.prices.token_out[job.tenant]
+        self._counters[job.tenant] = self._counters.get(job.tenant, 0) + owed
         self._head = None
         self.predictor.learn(job, tokens_out)
 
