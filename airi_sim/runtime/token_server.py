@@ -247,8 +247,11 @@ class TokenServer(Intake):
         if self.segments and not self.preempted:
             free = self.free + self.reserved
             plan.repeat = self.block << 10 if free > plan.sequences << 10 else lane.headroom(free)
-            if self.cache is not None and self.seats and len(self.queue):
-                plan.repeat = min(plan.repeat, self._before_eviction(now))
+            if self.cache is not None:
+                if plan.shared == plan.context:  # at its bound, which grows: the next pass costs something else
+                    plan.repeat = 1
+                elif self.seats and len(self.queue):
+                    plan.repeat = min(plan.repeat, self._before_eviction(now))
             if not self.steady and (not self.greedy or len(self.jobs) > len(self.running) or self.ghosts):
                 plan.repeat, plan.until = self._horizon(plan.repeat, now)
             if self.inbox and self._open():

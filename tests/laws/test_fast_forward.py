@@ -247,6 +247,17 @@ def test_a_server_that_wakes_by_itself_does_not_show_in_a_view_of_before() -> No
         both(deepcopy(composed("workload=poisson", "workload.input.mean=200", *held, *seen, f"seed={seed}")))
 
 
+def test_what_others_read_too_is_bounded_by_a_context_that_grows() -> None:
+    """Regression: one decodes while many who wait for room elsewhere hold the prefix it shares, so that the tokens it
+    need not read are all of its own. Passes that repeated were priced as if those stood still."""
+    pools = "pools={pre: {role: prefill, replicas: 1}, dec: {role: decode, replicas: 1}}"
+    prefix = "workload.prefix={groups: 1, tokens: 160, zipf: 0.5}"
+    sizes = ["workload.rate=40", "workload.n=40", "workload.input.mean=60", "workload.output.mean=60"]
+    servers = ["server.prefix_caching=true", "server.kv_blocks=60", "seed=1"]
+    fast, slow = both(deepcopy(composed("workload=poisson", *sizes, *servers, pools, prefix)), [(0.5, 1, 0.3)])
+    assert fast.apart(slow) < 1e-9
+
+
 def test_a_process_of_the_users_wakes_at_the_moment_of_what_woke_it() -> None:
     """Regression: arrivals are no events of SimPy, so its clock stood still while they happened."""
     world = build(deepcopy(composed("workload=poisson", "workload.n=20")))

@@ -79,6 +79,16 @@ def test_qoe_serves_the_most_valuable_and_stands_still_within_a_quantum(
         assert queue.value(best, 0) == max(queue.value(one, 0) for one in queue._jobs.values())
 
 
+@given(first=st.floats(0, 20), gap=st.floats(0.001, 20), now=st.floats(60, 300))
+def test_among_those_whose_users_wait_all_along_the_earlier_goes_first(first: float, gap: float, now: float) -> None:
+    """Regression: they are worth the same, and the rounding of large areas decided between them."""
+    queue = Qoe(ttft_s=1.0, speed=4.8, pace=20.0, quantum_s=0.1)
+    early, late = job(1, 268, arrived=first), job(2, 268, arrived=first + gap)
+    queue.push(late, now)
+    queue.push(early, now)
+    assert queue.peek(now) is early
+
+
 def test_who_has_tokens_in_reserve_can_wait() -> None:
     queue = Qoe(ttft_s=1.0, speed=5.0, pace=20.0, quantum_s=1.0)
     rich, poor = job(1, 100, arrived=0.0), job(2, 100, arrived=1.0)

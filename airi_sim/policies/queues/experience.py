@@ -55,9 +55,15 @@ class Qoe:
     def value(self, job: Job, tokens_out: int) -> float:
         """What a job that emitted so many tokens is worth in this quantum, a token of its context."""
         late = self.speed * (self._end - self.quantum_s - job.arrived - self.ttft_s) - tokens_out
-        waits = shortfall(late, self.speed, self.quantum_s)
-        runs = shortfall(late, self.speed - self.pace, self.quantum_s)
-        return (waits - runs) / (job.prompt + tokens_out)
+        return self._spared(late) / (job.prompt + tokens_out)
+
+    def _spared(self, late: float) -> float:
+        """What running instead of waiting spares in this quantum. Who is late all along gains the same however late:
+        the difference of two large areas would be noise, and decide between equals."""
+        window, slope = self.quantum_s, self.speed - self.pace
+        if late >= 0 and late + slope * window >= 0:
+            return 0.5 * self.pace * window * window
+        return shortfall(late, self.speed, window) - shortfall(late, slope, window)
 
     def push(self, job: Job, now: float) -> None:
         self._turn(now)
