@@ -207,13 +207,14 @@ class CopyingServer(TokenServer):
 
     # -- the plan
 
-    def _seal(self, plan: Plan) -> Plan:
-        if self.out or self.inside or self.back:
-            plan = copying(plan, self._copies())
+    def plan(self, now: float, once: bool = False) -> Plan | None:
+        plan = super().plan(now, once)
+        if plan is not None and (self.out or self.inside or self.back):
+            plan = self.flights[0] = copying(plan, self._copies())
             for job in self.back:
                 self.host.drop(job)
             self.out, self.inside, self.back = {}, {}, {}
-        return super()._seal(plan)
+        return plan
 
     def _copies(self) -> Copies:
         inside = [copy._replace(target=self._tail(copy)) for copy in self.inside.values()]

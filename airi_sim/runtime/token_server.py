@@ -98,44 +98,15 @@ class TokenServer(Intake):
 
     # -- plan
 
-    def plan(self, now: float) -> Plan | None:
-        """What to run next, or None. Asked only while fewer than `depth` plans are in flight."""
-        self.wake = inf
-        if not self.jobs or not self.up:
-            return None
-        plan = self._attempt(now) if self.depth == 1 else self._plan_lane(now)
-        if plan is None:
-            if self.preempted or self.buried:
-                plan = self._again(now)
-            if plan is None and self.inbox and not self.flights:
-                self.look(now)
-                plan = self.plan(now)
-        return plan
-
-    def _plan_lane(self, now: float) -> Plan | None:
-        """A plan of a lane that has none in flight, the emptiest first: that keeps the stages even."""
-        busy = {plan.lane for plan in self.flights}
-        idle = [i for i in range(self.depth) if i not in busy]
-        for index in sorted(idle, key=lambda i: self.lanes[i].count + len(self.partials[i])):
-            self.lane, self.partial = self.lanes[index], self.partials[index]
-            plan = self._attempt(now)
-            if plan is None and (self.preempted or self.buried):
-                plan = self._again(now)
-            if plan is not None:
-                return plan
-        return None
-
-    def _again(self, now: float) -> Plan | None:
-        """A draft that only preempted, or only met cancelled jobs: draft anew with what it gave back."""
-        circles, plan = 0, None
-        while plan is None and (self.preempted or self.buried):
-            circles += self.preempted and not self.running
-            if circles > MOST_CIRCLES:
-                raise PolicyError(f"{self._who()} preempts in circles: all running jobs lose their memory, none runs.")
-            plan = self._attempt(now)
-        return plan
-
-    def _attempt(self, now: float) -> Plan | None:
+    def plan(self, now: float, once: bool = False) -> Plan | None:
+        """What to run next, or None. Asked only while fewer than `depth` plans are in flight. `once`: whatever comes of
+        a single draft for the lane at hand."""
+        if not once:
+            self.wake = inf
+            if not self.jobs or not self.up:
+                return None
+            if self.depth > 1:
+                return self._plan_lane(now)
         self.now = now
         self.decodes = self.closed = self.preempted = self.buried = False
         self.budget = self.limit
@@ -150,12 +121,56 @@ class TokenServer(Intake):
         if self.free < 0:
             raise PolicyError(f"{self._who()} drafted {-self.free} KV blocks more than there are.")
         if self.slices:
-            return self._seal(self._mixed(now))
-        if self.decodes and self.lane.count:
-            return self._seal(self._decodes(now, self.lane))
-        if not self.preempted:
-            self._sleep(now)
-        return None
+            plan = self._mixed(now)
+        elif self.decodes and self.lane.count:
+            plan = self._decodes(now, self.lane)
+        else:
+            if not self.preempted:
+                self._sleep(now)
+            return None if once else self._otherwise(now)
+        if self.choices:
+            for job_id, choice in self.choices:
+                self.log.decide(self.name, self.policy, job_id, choice, self.passes)
+            self.choices = []
+        if self.resumed:
+            self.resumed = []
+        if self.pages is not None:
+            plan.rows = list(self._rows(plan))
+        self.flights.append(plan)
+        self.cut_wanted = 0
+        return plan
+
+    def _plan_lane(self, now: float) -> Plan | None:
+        """A plan of a lane that has none in flight, the emptiest first: that keeps the stages even."""
+        busy = {plan.lane for plan in self.flights}
+        idle = [i for i in range(self.depth) if i not in busy]
+        for index in sorted(idle, key=lambda i: self.lanes[i].count + len(self.partials[i])):
+            self.lane, self.partial = self.lanes[index], self.partials[index]
+            plan = self.plan(now, once=True) or self._again(now)
+            if plan is not None:
+                return plan
+        return self._looked(now)
+
+    def _otherwise(self, now: float) -> Plan | None:
+        """What to run where a draft came to nothing."""
+        return self._again(now) or self._looked(now)
+
+    def _again(self, now: float) -> Plan | None:
+        """A draft that only preempted, or only met cancelled jobs: draft anew with what it gave back."""
+        circles, plan = 0, None
+        while plan is None and (self.preempted or self.buried):
+            circles += self.preempted and not self.running
+            if circles > MOST_CIRCLES:
+                raise PolicyError(f"{self._who()} preempts in circles: all running jobs lose their memory, none runs.")
+            plan = self.plan(now, once=True)
+        return plan
+
+    def _looked(self, now: float) -> Plan | None:
+        """What to run after a look into the inbox, where nothing else is to be done."""
+        if not self.inbox or self.flights:
+            return None
+        self.look(now)
+        return self.plan(now)
 
     def _welcome(self, now: float) -> None:
         """Jobs that came with their KV decode from this pass on; those on their way have a seat."""
@@ -280,20 +295,6 @@ class TokenServer(Intake):
             horizon = stable(now, self.lane.accounts) if stable is not None else Horizon()
             repeat, until = min(repeat, horizon.passes), min(until, horizon.until)
         return max(1, repeat), until
-
-    def _seal(self, plan: Plan) -> Plan:
-        """The draft stands: log its other choices, send it off."""
-        if self.choices:
-            for job_id, choice in self.choices:
-                self.log.decide(self.name, self.policy, job_id, choice, self.passes)
-            self.choices = []
-        if self.pages is not None:
-            plan.rows = list(self._rows(plan))
-        if self.resumed:
-            self.resumed = []
-        self.flights.append(plan)
-        self.cut_wanted = 0
-        return plan
 
     def _rows(self, plan: Plan) -> Iterable[Row]:
         pages, lane = self.pages, self.lane
