@@ -71,7 +71,8 @@ class Driver:
         )  # arrivals: measuring is slow
         self.now = 0.0
         self.env = Calendar(self)
-        self.touched = runtime.touched
+        self.touched, self.lines = runtime.touched, runtime.lines
+        self.ended: Plan | None = None
         self.starts = [executor.start for executor in executors]
         self.finishes = [executor.finish for executor in executors]
         self.events = self.arrived = 0
@@ -101,7 +102,7 @@ class Driver:
     def run(self, items: Iterator[Item], until: float = inf) -> float:
         """Run until nothing is left to happen (or `until`); returns the time of the last event."""
         self.items = items
-        self.ask, self.finish = self.runtime.plan, self.runtime.finish  # looked up once: it is dear
+        self.finish = self.runtime.finish  # looked up once: it is dear
         self._next_arrival()
         self._loop(until)
         if until < inf:
@@ -114,7 +115,7 @@ class Driver:
     def _loop(self, until: float) -> None:
         """SimPy's loop, in one piece: the ends of plans lie on its calendar as they are, without an event around them,
         and arrivals and timers, which come in order by themselves, beside it."""
-        runtime, queue = self.runtime, self.env._queue
+        runtime, queue, finish, finishes = self.runtime, self.env._queue, self.finish, self.finishes
         self._enter(until, BEFORE_ALL, None)
         while True:
             head = queue[0]
@@ -127,8 +128,14 @@ class Driver:
                 heappop(queue)
                 what: Any = head[3]
                 if isinstance(what, Plan):
-                    if what.end == now:  # else it was cut
-                        self._done(what, now)
+                    if what.end != now:  # it was cut
+                        continue
+                    self.ended = what
+                    if what.live:  # else its server died
+                        self.now = now
+                        self.events += 1
+                        finish(what, finishes[what.server](what, now), now)
+                    self._react(now)
                 elif what is None:
                     return
                 else:
@@ -171,24 +178,19 @@ class Driver:
         if self.touched:
             self._react(now)
 
-    def _done(self, plan: Plan, now: float) -> None:
-        if plan.live:  # else its server died
-            self.now = now
-            self.events += 1
-            finish = self.finish  # a function in an attribute is called faster from a local
-            finish(plan, self.finishes[plan.server](plan, now), now)
-        self._react(now)
-
     def _react(self, now: float) -> None:
-        """Cut and start what the runtime touched."""
-        ask, env = self.ask, self.env
+        """Cut and start what the runtime touched; `Runtime.plan` in pieces, because this is done for every plan."""
+        env, lines = self.env, self.lines
         for server in self.touched:
             if server.cut_wanted:
                 self._cut(server, now)
             flights, depth = server.flights, server.depth
             while len(flights) < depth:
-                plan = ask(server, now)
+                if lines:
+                    self.runtime.board(server, now)
+                plan = server.plan(now)
                 if plan is None:
+                    self.runtime.rest(server, now)
                     break
                 plan.end = end = self.starts[plan.server](plan, now)
                 heappush(env._queue, (end, COMPLETION, next(env._eid), plan))  # type: ignore[misc]

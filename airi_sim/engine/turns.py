@@ -30,16 +30,10 @@ class TurnsDriver(Driver):
     ) -> None:
         super().__init__(runtime, executors, **more)
         self.devices = devices
-        self.ended: Plan | None = None
-
-    def _done(self, plan: Plan, now: float) -> None:
-        """What runs on the accelerator runs to its end, even if its server died."""
-        self.ended = plan
-        super()._done(plan, now)
 
     def _react(self, now: float) -> None:
         """Cut and start what was touched on shared accelerators, then the others."""
-        if self.ended is not None:
+        if self.ended is not None:  # to its end, even if its server died
             self._release(self.ended.server)
             self.ended = None
         touched = self.touched

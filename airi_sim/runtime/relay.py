@@ -72,9 +72,9 @@ class Relay(Gateway):
     def _line_up(self, handover: Handover, now: float) -> None:
         handover.waiting = True
         self.lines.setdefault(handover.target.index, deque()).append(handover)
-        self._board(handover.target, now)
+        self.board(handover.target, now)
 
-    def _board(self, target: Any, now: float) -> None:
+    def board(self, target: Any, now: float) -> None:
         """Let go whoever waits for `target`, in order of arrival, as long as there is room."""
         line = self.lines.get(target.index)
         while line:
@@ -99,7 +99,7 @@ class Relay(Gateway):
         """A job that waits for room was cancelled."""
         self.lines[handover.target.index].remove(handover)
         handover.stay(now, self._over)
-        self._board(handover.target, now)
+        self.board(handover.target, now)
 
     def _moves(self) -> list[Handover]:
         """Those on their way, then those that wait for room."""
@@ -132,4 +132,4 @@ class Relay(Gateway):
                 self.log.decide(GATEWAY, pool.router_name, handover.job.id, f"decode {target.name}", 0)
                 self._line_up(handover, now)
         for index in list(self.lines):
-            self._board(self.servers[index], now)
+            self.board(self.servers[index], now)

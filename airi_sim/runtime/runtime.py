@@ -43,14 +43,16 @@ class Runtime(Relay):
     def plan(self, server: Any, now: float) -> Plan | None:
         """What the server runs next (the driver starts it). Asked after `touched` at the same `now` only."""
         if self.lines:
-            self._board(server, now)
+            self.board(server, now)
         plan: Plan | None = server.plan(now)
-        if plan is None and server.wake < inf:
-            self._wait(server, now)
+        if plan is None:
+            self.rest(server, now)
         return plan
 
-    def _wait(self, server: Any, now: float) -> None:
-        """A server runs nothing on purpose, until a moment of its own choice."""
+    def rest(self, server: Any, now: float) -> None:
+        """A server runs nothing: until it is touched, or on purpose until a moment of its own choice."""
+        if server.wake == inf:
+            return
         if not server.wake > now:
             raise PolicyError(
                 f"policy {server.policy} on {server.name} runs nothing at {now} s and wants to be asked again at "

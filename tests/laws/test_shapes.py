@@ -182,17 +182,16 @@ def test_two_plans_in_flight_overlap_and_no_job_is_in_both() -> None:
     setup = Setup(workload(3, 60, 40.0, 200, 60), depth=2, blocks=400)
     runtime, driver, log, items = start(setup)
     together = []
-    inner = runtime.plan
+    (server,), (start_plan,) = runtime.servers, driver.starts
 
-    def watch(server: Any, now: float) -> Any:
-        plan = inner(server, now)
+    def watch(plan: Any, now: float) -> Any:
         if len(server.flights) == 2:
             lanes = [p.lane for p in server.flights]
             jobs = [{j.id for j, _ in p.slices} for p in server.flights]
             together.append(lanes[0] != lanes[1] and not jobs[0] & jobs[1])
-        return plan
+        return start_plan(plan, now)
 
-    runtime.plan = watch  # type: ignore[method-assign]
+    driver.starts = [watch]
     driver.run(iter(items))
     empty(runtime)
     assert set(statuses(log).values()) == {"finished"}

@@ -145,22 +145,22 @@ def test_a_pass_holds_no_more_tokens_than_its_limit(batcher: Any) -> None:
     assert any(tokens > 60 for tokens in made)
 
 
-def watched(runtime: Runtime, look: Any) -> None:
+def watched(driver: Driver, look: Any) -> None:
     """Let `look(server, plan)` be called with every plan when it was made."""
-    inner = runtime.plan
 
-    def watch(server: Any, now: float) -> Any:
-        plan = inner(server, now)
-        if plan is not None:
+    def watch(start: Any, server: Any) -> Any:
+        def started(plan: Plan, now: float) -> Any:
             look(server, plan)
-        return plan
+            return start(plan, now)
 
-    runtime.plan = watch  # type: ignore[method-assign]
+        return started
+
+    driver.starts = [watch(*pair) for pair in zip(driver.starts, driver.runtime.servers, strict=True)]
 
 
 def watched_plans(setup: Drafting, look: Any) -> None:
-    runtime, driver, _ = setup.build()
-    watched(runtime, look)
+    _, driver, _ = setup.build()
+    watched(driver, look)
     driver.run(iter(setup.items))
 
 
@@ -181,7 +181,7 @@ def test_who_is_evicted_from_a_draft_gives_its_share_of_the_budget_back() -> Non
     items = workload(3, 60, 80.0, 400, 60)
     setup = Drafting(items, seats=20, limit=100, drafted=4, blocks=80, evictor=FirstIn)
     runtime, driver, _ = setup.build()
-    watched(runtime, look)
+    watched(driver, look)
     driver.run(iter(items))
     assert any(evictions)
 

@@ -80,15 +80,11 @@ class Watched(Runtime):
         self.ticks = 0
         self.stalled: dict[int, int] = {}
 
-    def plan(self, server: Any, now: float) -> Plan | None:
-        plan = super().plan(server, now)
-        if plan is not None and plan.kind == "pass":
-            _audit_plan(server, plan)
-        return plan
-
     def finish(self, plan: Plan, outcome: Ended, now: float) -> None:
-        super().finish(plan, outcome, now)
         server = self.servers[plan.server]
+        if plan.kind == "pass":
+            _audit_plan(server, plan)
+        super().finish(plan, outcome, now)
         moved = plan.sequences or plan.ends or outcome[1]
         self.stalled[plan.server] = 0 if moved else self.stalled.get(plan.server, 0) + 1
         if self.stalled[plan.server] > STALLED:
