@@ -103,7 +103,8 @@ class Driver:
         """Run until nothing is left to happen (or `until`); returns the time of the last event."""
         self.items = items
         self.finish = self.runtime.finish  # looked up once: it is dear
-        self._next_arrival()
+        self.item = first = next(items, None)
+        self.coming = inf if first is None else first[0].arrival
         self._loop(until)
         if until < inf:
             self.now = until
@@ -150,10 +151,6 @@ class Driver:
         if not event._ok and not hasattr(event, "_defused"):
             raise event._value
 
-    def _next_arrival(self) -> None:
-        self.item = item = next(self.items, None)
-        self.coming = inf if item is None else item[0].arrival
-
     def _arrive(self, now: float) -> None:
         item = self.item
         assert item is not None
@@ -163,7 +160,8 @@ class Driver:
         learn = self.learn
         if learn is not None:
             learn(item)
-        self._next_arrival()
+        self.item = following = next(self.items, None)
+        self.coming = inf if following is None else following[0].arrival
         self.runtime.arrive(item[0], now)
         if self.touched:
             self._react(now)

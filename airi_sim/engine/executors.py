@@ -9,12 +9,13 @@ from typing import Any
 
 from airi_sim.core.errors import BadInput
 from airi_sim.core.protocols import CostModel, Script
-from airi_sim.core.types import FOREVER, Ended, Outcome, Plan
+from airi_sim.core.types import Ended, Outcome, Plan
 from airi_sim.runtime.hooks import claims
 
 
 class Lane:
-    """When the decoding jobs of one lane stop: a heap of (pass, version, job) on the executor's own pass counter."""
+    """When the decoding jobs of one lane stop: a heap of (pass, version, job) on the executor's own pass counter.
+    Entries of another version than the job's are void."""
 
     __slots__ = ("heap", "passes")
 
@@ -22,20 +23,18 @@ class Lane:
         self.heap: list[tuple[int, int, Any]] = []
         self.passes = 0
 
-    def next_stop(self) -> int:
-        """Passes until somebody stops."""
-        heap = self.heap
-        while heap and heap[0][2].version != heap[0][1]:
-            heappop(heap)
-        return heap[0][0] - self.passes if heap else FOREVER
-
 
 class Stops:
-    """Who stops when, for executors that do not generate text themselves."""
+    """Who stops when, for executors that do not generate text themselves.
+
+    `passes` of the plan in flight, and seconds of the `first` of them where there are several.
+    """
 
     def __init__(self, script: Script, lanes: int = 1) -> None:
         self.length = script.output_tokens
         self.lanes = [Lane() for _ in range(lanes)]
+        self.passes = 1
+        self.first = 0.0
 
     def left(self, job: Any) -> int:
         """Output tokens a job will still emit."""
@@ -49,14 +48,14 @@ class Stops:
         for job in plan.joins:
             heappush(lane.heap, (lane.passes + self.left(job), job.version, job))
 
-    def over(self, plan: Plan, passes: int, first_s: float) -> Ended:
-        """A plan of so many passes is over: who stopped with it."""
-        lane = self.lanes[plan.lane]
+    def finish(self, plan: Plan, now: float) -> Ended:
+        """A plan is over: who stopped with it."""
+        passes, lane = self.passes, self.lanes[plan.lane]
         heap = lane.heap
         stopped = []
         if plan.sequences:
-            lane.passes = now = lane.passes + passes
-            while heap and heap[0][0] <= now:
+            lane.passes = done = lane.passes + passes
+            while heap and heap[0][0] <= done:
                 _, version, job = heappop(heap)
                 if job.version == version:
                     stopped.append(job)
@@ -66,13 +65,13 @@ class Stops:
                 stopped.append(job)
             else:
                 heappush(heap, (lane.passes + left, job.version, job))
-        return passes, stopped, first_s, None, ""
+        return passes, stopped, self.first if passes > 1 else now - plan.start, None, ""
 
 
 class CostExecutor(Stops):
     """A TokenServer's plans by a cost model: k equal passes in closed form, cut at the boundary after an arrival.
 
-    `passes`, `first` and `step` are those of the plan in flight; where several are, each has one pass.
+    `first` and `step` are those of the plan in flight; where several are, each has one pass.
     """
 
     detailed = False
@@ -82,8 +81,8 @@ class CostExecutor(Stops):
         self.cost = cost
         self.ranks = getattr(cost, "needs_longest", False)
         self.line: Any = getattr(cost, "line" if claims(cost, "line", "affine") else "affine")
-        self.passes = self.under_way = 1
-        self.first = self.step = 0.0
+        self.under_way = 1
+        self.step = 0.0
         self.seconds = -1.0
 
     def start(self, plan: Plan, now: float) -> float:
@@ -95,9 +94,12 @@ class CostExecutor(Stops):
         if passes == 1:
             self.passes = 1
             return now + first
-        stop = self.lanes[0].next_stop()
-        if stop < passes:
-            passes = stop
+        lane = self.lanes[0]
+        heap = lane.heap
+        while heap and heap[0][2].version != heap[0][1]:
+            heappop(heap)
+        if heap and heap[0][0] - lane.passes < passes:
+            passes = heap[0][0] - lane.passes
         if valid < passes:
             passes = valid
         if plan.until < inf:
@@ -129,10 +131,6 @@ class CostExecutor(Stops):
     def spent(self, plan: Plan, passes: int) -> tuple[float, float]:
         """Seconds of the first pass and of the first `passes` passes of the plan in flight."""
         return self.first, total(self.first, self.step, passes)
-
-    def finish(self, plan: Plan, now: float) -> Ended:
-        passes = self.passes
-        return self.over(plan, passes, self.first if passes > 1 else now - plan.start)
 
 
 def total(first: float, step: float, passes: int) -> float:
@@ -206,7 +204,8 @@ class ReplayExecutor:
         seconds = self.seconds.pop(id(plan))
         if self.stops is None:
             return Outcome(1, [job for job, _ in plan.slices], seconds)
-        return self.stops.over(plan, 1, seconds)
+        passes, stopped, _, advanced, failed = self.stops.finish(plan, now)
+        return passes, stopped, seconds, advanced, failed
 
 
 class ReplayEnded(BadInput):

@@ -28,7 +28,7 @@ class Turns:
         for job in plan.joins:
             self.members[plan.lane][job] = (job.version, job.out)
 
-    def over(self, plan: Plan, passes: int, first_s: float) -> Ended:
+    def finish(self, plan: Plan, now: float) -> Ended:
         """A plan of one pass is over."""
         members = self.members[plan.lane]
         advanced = self._advance(members) if plan.sequences else {}
@@ -40,7 +40,7 @@ class Turns:
                 members[job] = (job.version, job.out + 1)
         for job in stopped:
             self.acceptance.forget(job.id)
-        return Outcome(passes, stopped, first_s, advanced)
+        return Outcome(1, stopped, now - plan.start, advanced)
 
     def _advance(self, members: dict[Any, tuple[int, int]]) -> dict[Any, int]:
         """Tokens of each member; those that reach their end are members no more."""
@@ -83,7 +83,7 @@ class SpeculativeExecutor:
         return 0
 
     def finish(self, plan: Plan, now: float) -> Ended:
-        return self.turns.over(plan, 1, now - plan.start)
+        return self.turns.finish(plan, now)
 
 
 def turns(speculation: Speculation, script: Script) -> Turns:

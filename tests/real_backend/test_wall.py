@@ -57,7 +57,7 @@ class Worker:
         raise AssertionError("nothing is in flight when somebody could ask")
 
     def finish(self, plan: Plan, now: float) -> Outcome:
-        return self.stops.over(plan, 1, 1.0)
+        return Outcome(*self.stops.finish(plan, now))
 
 
 def world(items: list[Item], **setup: Any) -> tuple[Any, WallDriver, Any, Clock]:
