@@ -45,13 +45,16 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "jsq_50ms": ("policy/router=jsq", "view.period_s=0.05"),
     "affinity": ("policy/router=prefix_affinity",),
     "cache": ("server.prefix_caching=true",),
+    "direct": ("serving.request_s=0", "serving.ahead=false"),
     "stepwise": ("engine.fast_forward=false",),
 }
-"""What a variant changes; otherwise: round robin, FCFS, chunked prefill, no prefix cache."""
+"""What a variant changes; otherwise: round robin, FCFS, chunked prefill, no prefix cache, and an engine with an API path
+whose next pass is composed while one runs; `direct` has neither."""
 
 POLICIES = [f"{name}+{variant}" for name in ("W1", "W2", "W3", "W1_10k_r64") for variant in ("vtc8", "aging")]
 SETS: dict[str, list[str]] = {
     "quick": ["W1", "W2", "W3", "W1_10k_r64"],
+    "direct": [f"{name}+direct" for name in ("W1", "W2", "W3", "W1_10k_r64")],
     "policies": [*POLICIES, "W1_10k_r64+p2c", "W1_10k_r64+p2c_50ms"],
     "cache": ["mooncake", "mooncake+cache"],
     "scale": ["10k_r16", "1M_r16", *[f"200k_{n}{v}" for v in ("", "+p2c", "+jsq") for n in ("r16", "r1000")]],
