@@ -48,8 +48,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "direct": ("serving.request_s=0", "serving.ahead=false"),
     "stepwise": ("engine.fast_forward=false",),
 }
-"""What a variant changes; otherwise: round robin, FCFS, chunked prefill, no prefix cache, and an engine with an API path
-whose next pass is composed while one runs; `direct` has neither."""
+"""What a variant changes; otherwise: round robin, FCFS, chunked prefill, no prefix cache, and an engine that has an API
+path and composes the next pass while one runs (`direct`: neither)."""
 
 POLICIES = [f"{name}+{variant}" for name in ("W1", "W2", "W3", "W1_10k_r64") for variant in ("vtc8", "aging")]
 SETS: dict[str, list[str]] = {
